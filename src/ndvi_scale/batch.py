@@ -1,0 +1,214 @@
+"""The batch way: every region of a plan computed and written, a bounded number at a time, resumable."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any, Final, Protocol
+
+from ndvi_scale import __version__, ledger, write
+from ndvi_scale.config import RunConfig, config_differences
+from ndvi_scale.errors import NdviScaleError, PlanMismatchError, StoreError
+from ndvi_scale.lattice import Region
+from ndvi_scale.plan import Plan
+from ndvi_scale.readers import Reader, Traffic
+from ndvi_scale.region import RegionRecord, compute_region, total_counters
+from ndvi_scale.store import STAGED, Store
+
+_STATE_FILES: Final = ("plan.json", "items.parquet", "regions.parquet", ledger.FOLDER)
+_GROUP_FILES: Final = (".zattrs", ".zgroup", ".zmetadata", "zarr.json")
+_ARRAYS: Final = ("ndvi/", "time/", "time_bnds/", "x/", "y/", "spatial_ref/")
+
+
+class Submit(Protocol):
+    """What a run needs of an executor: that of a thread pool, or of anything with futures like it."""
+
+    def __call__(self, function: Callable[..., Any], /, *args: Any) -> Future[Any]:
+        """Run a function somewhere and return its future."""
+        ...
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """How a run went. Counts are of the whole output, whatever earlier runs did of it."""
+
+    regions: int
+    done: int
+    failed: dict[Region, str]
+    """Region → why it could not be computed; running again tries it again."""
+    valid: int
+    """Pixels with NDVI."""
+    pixels: int
+    """Pixels of the regions that are done."""
+    traffic: Traffic
+    counters: dict[str, int]
+    """`kernels.COUNTERS` summed over granules."""
+    skipped: dict[str, str]
+    """Granules left out and why (``on_error="skip"`` only)."""
+    seconds: float
+    """Wall time of this run."""
+    computed: int
+    """Regions that this run computed."""
+
+
+def begin(store: Store, config: RunConfig) -> Plan | None:
+    """The plan that an output was begun with, if it is the same run; None where nothing was begun.
+
+    Raises PlanMismatchError when the output was begun with other parameters, and StoreError when something
+    that is not ours lies there.
+    """
+    plan = ledger.load_plan(store)
+    if plan is None:
+        names = store.data_names()
+        if names:
+            raise StoreError(
+                f"{store.url} is not empty and holds no run of ndvi-scale ({names[0]}, …): give another output"
+            )
+        return None
+    if plan.config.digest() != config.digest():
+        differences = config_differences(plan.config, config)
+        raise PlanMismatchError(
+            f"{store.url} was made with other parameters ({'; '.join(differences)}): give the same ones to resume, "
+            "another output, or --overwrite",
+            differences=differences,
+        )
+    return plan
+
+
+def check_ours(store: Store) -> None:
+    """Make sure that an output and its state are a run of ours, whole or begun, and that nothing else is there.
+
+    An empty location passes. Raises StoreError when anything is foreign.
+    """
+    data, state = store.data_names(), store.state_names()
+    if not data and not state:
+        return
+    attributes = write.read_attributes(store) if data else {}
+    ours = ledger.load_plan(store) is not None and (not data or write.MARKER in (attributes or {}))
+    foreign = [name for name in data if not _is_ours(name, (*_GROUP_FILES, *_ARRAYS))]
+    foreign += [name for name in state if not _is_ours(name, _STATE_FILES)]
+    if not ours or foreign:
+        what = f"holds {foreign[0]!r}, which no run writes" if foreign else "bears no mark and plan of ndvi-scale"
+        raise StoreError(f"{store.url} {what}: it is not deleted; give another output, or remove it by hand")
+
+
+def _is_ours(name: str, known: tuple[str, ...]) -> bool:
+    plain = STAGED.sub("", name)
+    return any(plain.startswith(entry) if entry.endswith("/") else plain == entry for entry in known)
+
+
+@contextmanager
+def thread_pool(workers: int) -> Iterator[Submit]:
+    """A `Submit` on so many threads of this process; what waits is dropped when the block is left by an error."""
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="region")
+    try:
+        yield pool.submit
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def run_batch(
+    plan: Plan,
+    store: Store,
+    submit: Submit,
+    *,
+    reader: Reader,
+    in_flight: int,
+    on_done: Callable[[RegionRecord], None] | None = None,
+) -> RunReport:
+    """Compute and write what is not done yet, `in_flight` regions at a time, and finalise the store.
+
+    Freezes the plan if the store has none; resumes from the ledger if it has. A region that fails is reported
+    and the others go on; the store is then left ``incomplete``. `on_done` is called in this thread after each
+    region. Raises StoreError when the store itself fails, after noting what is done.
+    """
+    started = time.perf_counter()
+    if ledger.load_plan(store) is None:
+        ledger.save_plan(store, plan)
+    write.create_template(store, plan)
+    done = ledger.finished(store, plan.id)
+    before = len(done)
+    failed: dict[Region, str] = {}
+    task = partial(_compute_and_write, plan, reader, write.open_arrays(store))
+    book = ledger.Ledger(store, plan.id)
+    try:
+        for region, future in _windowed(submit, task, ledger.pending(plan, done), in_flight):
+            try:
+                record = future.result()
+            except StoreError:
+                raise
+            except NdviScaleError as error:
+                failed[region] = str(error)
+                continue
+            book.add(record)
+            done[region] = record
+            if on_done is not None:
+                on_done(record)
+    finally:
+        book.flush()
+    report = _report(plan, done, failed, computed=len(done) - before, seconds=time.perf_counter() - started)
+    if not failed:
+        write.finalise(store, plan, _summary(report))
+    return report
+
+
+def _compute_and_write(plan: Plan, reader: Reader, arrays: Any, region: Region) -> RegionRecord:
+    data, record = compute_region(plan, region, reader)
+    return record.with_checksums(write.write_region(arrays, plan, region, data))
+
+
+def _windowed(
+    submit: Submit, task: Callable[[Region], RegionRecord], regions: Iterable[Region], in_flight: int
+) -> Iterator[tuple[Region, Future[RegionRecord]]]:
+    """Submit regions, never more than `in_flight` unfinished ones, and yield each when it is finished."""
+    queue = iter(regions)
+    running = {submit(task, region): region for region in islice(queue, in_flight)}
+    while running:
+        finished, _ = wait(running, return_when=FIRST_COMPLETED)
+        for future in finished:
+            region = running.pop(future)
+            for following in islice(queue, 1):
+                running[submit(task, following)] = following
+            yield region, future
+
+
+def read_report(plan: Plan, store: Store) -> RunReport:
+    """How far a run has come, from its ledger alone. Raises StoreError."""
+    return _report(plan, ledger.finished(store, plan.id), {}, computed=0, seconds=0.0)
+
+
+def _report(
+    plan: Plan,
+    done: dict[Region, RegionRecord],
+    failed: dict[Region, str],
+    *,
+    computed: int,
+    seconds: float,
+) -> RunReport:
+    records = list(done.values())
+    return RunReport(
+        regions=len(plan.index),
+        done=len(done),
+        failed=failed,
+        valid=sum(record.valid for record in records),
+        pixels=sum(map(plan.region_pixels, done)),
+        traffic=sum((record.traffic for record in records), Traffic()),
+        counters=total_counters(records),
+        skipped={item: why for record in records for item, why in record.skipped.items()},
+        seconds=seconds,
+        computed=computed,
+    )
+
+
+def _summary(report: RunReport) -> dict[str, Any]:
+    return {
+        "valid": report.valid,
+        "counters": report.counters,
+        "skipped": report.skipped,
+        "finished_by": __version__,
+    }

@@ -1,0 +1,458 @@
+"""The command line: flags → `RunConfig` and friends → the library; prints, exit codes, no logic.
+
+Imports nothing heavy at the top, so that ``--help`` is instant.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+from ndvi_scale.errors import ConfigError, IncompleteRunError, NdviScaleError, StoreError
+
+if TYPE_CHECKING:
+    import pystac
+    from rich.console import Console
+
+    from ndvi_scale.batch import RunReport
+    from ndvi_scale.config import RunConfig
+    from ndvi_scale.plan import Plan
+    from ndvi_scale.store import Store
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+EXIT_CODES: Final = """\b
+Exit codes:
+  0  done
+  1  another error, or a bug (then with a traceback)
+  2  a parameter is wrong
+  3  the catalog cannot be read
+  4  nothing fits the search
+  5  an item cannot be used
+  6  an asset cannot be read
+  7  the output cannot be used
+  8  the output was made with other parameters
+  9  some regions failed; run again to take them up
+  130  stopped by Ctrl-C; run again to resume"""
+
+
+def _options(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    def apply(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return apply
+
+
+region_options = _options(
+    click.option("--catalog", metavar="NAME|URL|PATH", help="STAC catalog: a known name, an API or a file."),
+    click.option("--collection", help="Collection of the catalog, if it is not the usual one."),
+    click.option("--items", metavar="FILE", help="Items saved by `search --save`, in place of a catalog."),
+    click.option("--bbox", metavar="W,S,E,N", help="Region in degrees; W > E crosses the antimeridian."),
+    click.option("--aoi", metavar="FILE", help="Region as GeoJSON polygons, in place of --bbox."),
+    click.option("--datetime", metavar="A/B", help="STAC interval, such as 2023-04/2023-09 or 2023-06-01/.."),
+    click.option("--cloud-cover", type=float, metavar="PERCENT", help="Leave out items with more cloud."),
+    click.option("--config", metavar="FILE", help="TOML file with any of these settings; flags win over it."),
+)
+compute_options = _options(
+    click.option("--mask", metavar="NAME|CLASSES", help="SCL classes to drop: default, clear-sky, land, none, or 0,1,3."),
+    click.option("--out-of-range", metavar="mask|clip", help="What becomes of |NDVI| > 1."),
+    click.option("--offset", type=int, metavar="DN", help="BOA offset for every item, against its metadata."),
+    click.option("--crs", metavar="EPSG:N", help="UTM zone of the output, where the items lie in several."),
+    click.option("--resolution", type=float, metavar="METRES", help="Pixel size; that of the red band by default."),
+    click.option("--chunk", type=int, metavar="PIXELS", help="Side of a stored object; 2048 by default."),
+    click.option("--dtype", metavar="int16|float32", help="int16 codes (NDVI * 10000) or float32."),
+    click.option("--zarr-format", type=int, metavar="3|2", help="2 for older readers."),
+    click.option("--no-clip", is_flag=True, help="Keep pixels outside the region, up to its rectangle."),
+    click.option("--on-error", metavar="raise|skip", help="Leave out unusable items with a record, or stop."),
+)
+where_options = _options(
+    click.option("--workers", type=click.IntRange(1), metavar="N", help="Regions computed at once."),
+    click.option("--memory", metavar="SIZE", help="Memory limit, such as 4GB; 80 % of what is free by default."),
+    click.option("--reader", default="rasterio", show_default=True, help="What reads the assets."),
+)
+storage_option = click.option(
+    "--storage-option", "storage", multiple=True, metavar="KEY=VALUE", help="For S3: endpoint, region, …; repeatable."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXIT_CODES)
+@click.version_option(package_name="ndvi-scale")
+@click.option("--verbose", "-v", is_flag=True, help="Say what is done meanwhile.")
+@click.option("--traceback", is_flag=True, help="Show where an error comes from.")
+@click.pass_context
+def cli(context: click.Context, verbose: bool, traceback: bool) -> None:  # noqa: FBT001 - click passes flags so
+    """NDVI of Sentinel-2 over a region and a date range, at any size."""
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s", stream=sys.stderr)
+    for noisy in ("rasterio", "botocore", "urllib3", "distributed"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    context.obj = {"traceback": traceback}
+
+
+@cli.command()
+@region_options
+@compute_options
+@where_options
+@storage_option
+@click.option("--out", metavar="URL", help="Output: a path or s3://bucket/name.zarr.")
+@click.option("--overwrite", is_flag=True, help="Replace an output of an earlier run.")
+@click.option("--png", metavar="FILE", help="Draw the result.")
+def run(**flags: Any) -> None:
+    """Compute NDVI of a region and date range into a Zarr store; the same command again resumes."""
+    from ndvi_scale import batch  # noqa: PLC0415
+
+    job = _job(flags)
+    store = job.store()
+    plan = None
+    if flags["overwrite"]:
+        batch.check_ours(store)
+    else:
+        plan = batch.begin(store, job.config)
+    resumed = plan is not None
+    plan = plan or job.build_plan()
+    if flags["overwrite"]:
+        store.delete()
+    _run(plan, store, flags, resumed=resumed)
+
+
+def _run(plan: Plan, store: Store, flags: Mapping[str, Any], *, resumed: bool) -> None:
+    from ndvi_scale import batch, report  # noqa: PLC0415
+    from ndvi_scale.estimate import estimate_plan  # noqa: PLC0415
+    from ndvi_scale.readers import open_reader  # noqa: PLC0415
+
+    console = _console()
+    reader = open_reader(flags["reader"])
+    in_flight = _in_flight(plan, flags)
+    estimate = None if resumed else estimate_plan(plan, reader)
+    console.print(report.plan_table(plan, estimate, in_flight))
+    already = batch.read_report(plan, store).done if resumed else 0
+    if resumed:
+        console.print(f"Resuming {store.url}: {already} of {len(plan.index)} regions are done.")
+    with (
+        report.progress(console, len(plan.index), already) as advance,
+        batch.thread_pool(in_flight) as submit,
+    ):
+        outcome = batch.run_batch(
+            plan,
+            store,
+            submit,
+            reader=reader,
+            in_flight=in_flight,
+            on_done=lambda record: advance(record, plan.region_pixels(record.region)),
+        )
+    console.print(report.run_table(outcome, estimate))
+    if flags.get("png"):
+        _draw(store, flags["png"], console)
+    _conclude(outcome, store, console)
+
+
+def _conclude(outcome: RunReport, store: Store, console: Console) -> None:
+    if outcome.failed:
+        region, why = next(iter(outcome.failed.items()))
+        raise IncompleteRunError(
+            f"{len(outcome.failed)} of {outcome.regions} regions failed, {outcome.done} are done; the first, "
+            f"{tuple(region)}: {why}",
+            failed=len(outcome.failed),
+            done=outcome.done,
+        )
+    console.print(f'[bold green]Done.[/] {store.url}   xarray.open_zarr("{store.url}")["ndvi"]', soft_wrap=True)
+
+
+def _draw(store: Store, path: str, console: Console) -> None:
+    from ndvi_scale.picture import save_quicklook  # noqa: PLC0415
+
+    save_quicklook(store, Path(path))
+    console.print(f"Picture: {path}")
+
+
+@cli.command()
+@region_options
+@compute_options
+@where_options
+@storage_option
+@click.option("--out", metavar="URL", help="Where the run will write; only needed for --save.")
+@click.option("--save", is_flag=True, help="Freeze the plan at --out, for `run` to take up.")
+@json_option
+def plan(**flags: Any) -> None:
+    """Show what a run would read, compute and write, and what it would cost."""
+    from ndvi_scale import batch, ledger, report  # noqa: PLC0415
+    from ndvi_scale.estimate import estimate_plan  # noqa: PLC0415
+    from ndvi_scale.readers import open_reader  # noqa: PLC0415
+
+    job = _job(flags)
+    store = job.store() if flags["save"] else None
+    if store is not None:
+        batch.begin(store, job.config)
+    built = job.build_plan()
+    estimate = estimate_plan(built, open_reader(flags["reader"]))
+    if flags["as_json"]:
+        click.echo(json.dumps(report.plan_json(built, estimate), indent=1))
+    else:
+        console = _console()
+        console.print(report.plan_table(built, estimate, _in_flight(built, flags)))
+        if built.dropped:
+            console.print(report.dropped_table(built))
+    if store is not None and ledger.load_plan(store) is None:
+        ledger.save_plan(store, built)
+
+
+@cli.command()
+@region_options
+@click.option("--save", metavar="FILE", help="Write the items: .json (GeoJSON) or .parquet (stac-geoparquet).")
+@json_option
+def search(**flags: Any) -> None:
+    """Find items, and list or save them."""
+    from ndvi_scale import report  # noqa: PLC0415
+    from ndvi_scale.search import save_items  # noqa: PLC0415
+
+    found = _job(flags).find_items()
+    if flags["save"]:
+        save_items(found, flags["save"])
+    if flags["as_json"]:
+        click.echo(json.dumps([item.to_dict(include_self_link=False) for item in found]))
+    else:
+        _console().print(report.items_table(found))
+
+
+@cli.command()
+@click.argument("url")
+@storage_option
+@json_option
+def status(url: str, storage: tuple[str, ...], as_json: bool) -> None:  # noqa: FBT001
+    """Show how far a run has come, from its ledger."""
+    from ndvi_scale import batch, report  # noqa: PLC0415
+    from ndvi_scale.write import read_attributes  # noqa: PLC0415
+
+    store, plan = _existing_run(url, storage)
+    outcome = batch.read_report(plan, store)
+    if as_json:
+        click.echo(json.dumps(report.report_json(outcome), indent=1))
+        return
+    console = _console()
+    console.print(report.run_table(outcome, None))
+    complete = (read_attributes(store) or {}).get("status") == "complete"
+    console.print("[green]complete[/]" if complete else "[yellow]incomplete[/]: the same `run` takes it up")
+
+
+@cli.command()
+@click.argument("url")
+@storage_option
+@click.option("--digest", is_flag=True, help="SHA-256 of all pixels and metadata: equal for equal results.")
+@click.option("--png", metavar="FILE", help="Draw the output.")
+@json_option
+def info(url: str, storage: tuple[str, ...], digest: bool, png: str | None, as_json: bool) -> None:  # noqa: FBT001
+    """Describe an output: grid, days, items, offsets, size."""
+    from ndvi_scale import report  # noqa: PLC0415
+    from ndvi_scale.write import read_attributes, store_digest  # noqa: PLC0415
+
+    store, plan = _existing_run(url, storage)
+    facts = report.plan_json(plan, None)
+    facts["status"] = (read_attributes(store) or {}).get("status", "no pixels yet")
+    facts["objects"], facts["stored_bytes"] = store.data_size()
+    facts["offsets"] = {g.id: {"red": g.red.offset, "evidence": g.red.evidence} for g in plan.granules}
+    if digest:
+        facts["store_digest"] = store_digest(store)
+    if as_json:
+        click.echo(json.dumps(facts, indent=1))
+    else:
+        console = _console()
+        console.print(report.plan_table(plan, None, 1))
+        console.print(report.info_table(facts))
+    if png:
+        _draw(store, png, _console())
+
+
+@cli.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--size", type=int, default=1536, show_default=True, help="Pixels of 10 m along a granule's side.")
+@click.option("--full", is_flag=True, help="Whole MGRS tiles: 10980 pixels.")
+@click.option("--dates", type=int, default=6, show_default=True)
+def sandbox(directory: Path, seed: int, size: int, full: bool, dates: int) -> None:  # noqa: FBT001
+    """Make a believable Sentinel-2 archive with known NDVI, to try things on."""
+    from ndvi_scale.sandbox import make_sandbox  # noqa: PLC0415
+
+    console = _console()
+    with console.status("making a sandbox") as spinner:
+        made = make_sandbox(
+            directory, seed=seed, size=10980 if full else size, dates=dates, on_progress=spinner.update
+        )
+    west, south, east, north = made.bbox
+    console.print(f"{made.catalog}\nTry:", highlight=False)
+    click.echo(
+        f"  ndvi-scale run --catalog {made.catalog} --bbox {west:.4f},{south:.4f},{east:.4f},{north:.4f} "
+        f"--datetime {made.datetime} --out ndvi.zarr --png ndvi.png"
+    )
+
+
+@cli.command()
+@click.option("--directory", default="ndvi-scale-demo", show_default=True, type=click.Path(path_type=Path))
+@click.option("--size", type=int, default=1536, show_default=True, help="Pixels along a granule's side.")
+@where_options
+def demo(directory: Path, size: int, **flags: Any) -> None:
+    """Make a sandbox, run on it, check the result against the known NDVI, and draw it."""
+    from ndvi_scale import batch  # noqa: PLC0415
+    from ndvi_scale.demo import check_truth  # noqa: PLC0415
+    from ndvi_scale.sandbox import make_sandbox  # noqa: PLC0415
+
+    console = _console()
+    with console.status("making a sandbox") as spinner:
+        made = make_sandbox(directory / "sandbox", size=size, on_progress=spinner.update)
+    settings = {
+        "catalog": str(made.catalog),
+        "bbox": ",".join(f"{degrees:.5f}" for degrees in made.bbox),
+        "datetime": made.datetime,
+        "out": str(directory / "ndvi.zarr"),
+    }
+    job = Job.from_settings(settings)
+    store = job.store()
+    plan = batch.begin(store, job.config)
+    resumed = plan is not None
+    _run(plan or job.build_plan(), store, {**flags, "png": str(directory / "ndvi.png")}, resumed=resumed)
+    console.print(check_truth(store, made), soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Settings of one command, from its flags and its TOML file."""
+
+    config: RunConfig
+    items: str | None
+    out: str | None
+    storage: tuple[str, ...]
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], storage: tuple[str, ...] = ()) -> Job:
+        """Sort settings into what is computed, from which items, and where to."""
+        from ndvi_scale.config import make_config  # noqa: PLC0415
+
+        values = dict(settings)
+        items, out = values.pop("items", None), values.pop("out", None)
+        if items and values.get("catalog"):
+            raise ConfigError("both items and catalog given: items come from one or the other")
+        if items:
+            values["catalog"] = _items_digest(Path(items))
+        elif not values.get("catalog"):
+            raise ConfigError("no catalog given: use --catalog NAME|URL|PATH, or --items FILE")
+        elif Path(values["catalog"]).exists():
+            values["catalog"] = str(Path(values["catalog"]).resolve())
+        return cls(make_config(values), items, out, storage)
+
+    def find_items(self) -> list[pystac.Item]:
+        """Search the catalog, or take the saved items that fit."""
+        from ndvi_scale.search import search_items  # noqa: PLC0415
+
+        config = self.config
+        return search_items(
+            self.items or config.catalog,
+            aoi=config.aoi,
+            datetime=config.datetime,
+            cloud_cover=config.cloud_cover,
+            collection=config.collection,
+        )
+
+    def build_plan(self) -> Plan:
+        """Search and freeze."""
+        from ndvi_scale.plan import build_plan  # noqa: PLC0415
+
+        return build_plan(self.find_items(), self.config)
+
+    def store(self) -> Store:
+        """The output."""
+        if not self.out:
+            raise ConfigError("no output given: use --out PATH or --out s3://bucket/name.zarr")
+        return _open_store(self.out, self.storage)
+
+
+def _items_digest(path: Path) -> str:
+    """What stands for saved items in a configuration: other contents are another run."""
+    import hashlib  # noqa: PLC0415
+
+    try:
+        return f"items {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
+    except OSError as error:
+        raise ConfigError(f"{path}: the items cannot be read ({error.strerror}): save some with `search --save`") from None
+
+
+def _job(flags: Mapping[str, Any]) -> Job:
+    from dataclasses import fields  # noqa: PLC0415
+
+    from ndvi_scale.config import RunConfig, read_config  # noqa: PLC0415
+
+    names = {field.name for field in fields(RunConfig)} | {"bbox", "items", "out"}
+    given = {name: value for name, value in flags.items() if name in names and value is not None}
+    if flags.get("no_clip"):
+        given["clip"] = False
+    settings = read_config(Path(flags["config"])) if flags["config"] else {}
+    for one, other in (("bbox", "aoi"), ("aoi", "bbox"), ("items", "catalog"), ("catalog", "items")):
+        if one in given:
+            settings.pop(other, None)
+    return Job.from_settings({**settings, **given}, flags.get("storage", ()))
+
+
+def _open_store(url: str, storage: tuple[str, ...]) -> Store:
+    from ndvi_scale.store import open_store  # noqa: PLC0415
+
+    wrong = next((option for option in storage if "=" not in option), None)
+    if wrong is not None:
+        raise ConfigError(f"storage option {wrong!r} is not KEY=VALUE, such as endpoint=http://127.0.0.1:8333")
+    return open_store(url, dict(option.split("=", 1) for option in storage))
+
+
+def _existing_run(url: str, storage: tuple[str, ...]) -> tuple[Store, Plan]:
+    from ndvi_scale.ledger import load_plan  # noqa: PLC0415
+
+    store = _open_store(url, storage)
+    plan = load_plan(store)
+    if plan is None:
+        raise StoreError(f"{store.url} holds no run of ndvi-scale: give the --out of a run")
+    return store, plan
+
+
+def _in_flight(plan: Plan, flags: Mapping[str, Any]) -> int:
+    import psutil  # noqa: PLC0415
+
+    from ndvi_scale.estimate import parse_size, regions_in_flight  # noqa: PLC0415
+
+    # Reading waits for the network more than it computes, so twice the cores; more than eight threads gain
+    # nothing on one origin connection each and cost memory.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = flags["workers"] or min(8, 2 * cores)
+    limit = parse_size(flags["memory"]) if flags["memory"] else int(psutil.virtual_memory().available * 0.8)
+    return regions_in_flight(plan, workers, limit)
+
+
+def _console() -> Console:
+    from rich.console import Console  # noqa: PLC0415
+
+    # Not a terminal: do not fold what a log or a pipe could take whole.
+    return Console(stderr=True) if sys.stderr.isatty() else Console(stderr=True, width=160)
+
+
+def main() -> None:
+    """Run the command line; one line for what is the input's doing, a traceback for a bug."""
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except KeyboardInterrupt:
+        click.echo("Stopped. What is written is whole; run the same command to resume.", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(ConfigError.exit_code)
+    except NdviScaleError as error:
+        if "--traceback" in sys.argv:
+            raise
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)

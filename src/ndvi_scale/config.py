@@ -1,0 +1,188 @@
+"""What to compute: `RunConfig`, frozen, from flags or TOML, with a digest that says whether two are the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+
+from shapely.geometry import shape
+
+from ndvi_scale.aoi import Aoi, parse_bbox, read_aoi
+from ndvi_scale.errors import ConfigError
+from ndvi_scale.sentinel2 import MASKS, parse_mask
+
+OutOfRange = Literal["mask", "clip"]
+OnError = Literal["raise", "skip"]
+OutputType = Literal["int16", "float32"]
+
+DEFAULT_CHUNK: Final = 2048
+"""Pixels along one side of an object: four COG blocks, 8 MB of codes. Between 1024 (twice the requests) and
+4096 (four times the memory)."""
+
+MAX_CHUNK: Final = 16384
+"""A side above this would make one object of over half a gigabyte."""
+
+ALGORITHM: Final = 1
+"""Raised whenever the same plan would give other pixels; part of the digest."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides what the pixels are; nothing that decides where they are computed."""
+
+    catalog: str = ""
+    """Name, URL or path of the catalog; for the record where items were given."""
+    collection: str | None = None
+    aoi: Aoi | None = None
+    """Region; None takes the whole ground that the items cover."""
+    datetime: str | None = None
+    """STAC interval."""
+    cloud_cover: float | None = None
+    """Upper limit of the items' eo:cloud_cover in percent: a search hint, not a mask."""
+    mask: tuple[int, ...] = tuple(sorted(MASKS["default"]))
+    """SCL classes to drop."""
+    out_of_range: OutOfRange = "mask"
+    """What becomes of |NDVI| > 1, which one slightly negative band makes: dropped, or set to ±1."""
+    offset: int | None = None
+    """BOA offset in DN for every item, against what the items say."""
+    crs: str | None = None
+    """CRS of the output; None takes the UTM zone whose tiles cover the AOI."""
+    resolution: float | None = None
+    """Pixel size in metres; None takes that of the red band."""
+    clip: bool = True
+    """Fill pixels whose centre is outside the AOI; without it the whole rectangle is computed."""
+    chunk: int = DEFAULT_CHUNK
+    """Side of an object in pixels."""
+    dtype: OutputType = "int16"
+    zarr_format: Literal[2, 3] = 3
+    on_error: OnError = "raise"
+    """Whether an item or asset that cannot be used stops its region or is left out with a record."""
+
+    def __post_init__(self) -> None:
+        """Refuse what could never run. Raises ConfigError."""
+        _check_chunk(self.chunk)
+        _check_choice("out-of-range", self.out_of_range, get_args(OutOfRange))
+        _check_choice("on-error", self.on_error, get_args(OnError))
+        _check_choice("dtype", self.dtype, get_args(OutputType))
+        _check_choice("zarr-format", self.zarr_format, (2, 3))
+        if self.resolution is not None and not (math.isfinite(self.resolution) and self.resolution > 0):
+            raise ConfigError(f"resolution {self.resolution} is not a size: give metres above 0, such as 10")
+        if self.cloud_cover is not None and not 0 <= self.cloud_cover <= 100:  # noqa: PLR2004 - percent
+            raise ConfigError(f"cloud cover {self.cloud_cover} is not a percentage: give 0 to 100")
+        if self.crs is not None:
+            _check_crs(self.crs)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, in field order."""
+        values = asdict(replace(self, aoi=None))
+        values["mask"] = list(self.mask)
+        values["aoi"] = self.aoi.to_geojson() if self.aoi else None
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
+        """The inverse of `as_dict`."""
+        given = dict(values)
+        geometry = given.pop("aoi")
+        aoi = Aoi(shape(geometry), "the stored plan") if geometry else None
+        return cls(**{**given, "mask": tuple(given["mask"]), "aoi": aoi})
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of the configuration and the algorithm's number: equal means the same pixels."""
+        text = json.dumps({"algorithm": ALGORITHM, **self.as_dict()}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def config_differences(old: RunConfig, new: RunConfig) -> tuple[str, ...]:
+    """One line a parameter in which two configurations differ: ``chunk: 1024 there, 2048 asked``."""
+    before, after = old.as_dict(), new.as_dict()
+    lines = []
+    for name in before:
+        if before[name] != after[name]:
+            was, now = (_short(values[name]) for values in (before, after))
+            lines.append(f"{name}: {was} there, {now} asked")
+    return tuple(lines)
+
+
+def _short(value: Any, limit: int = 60) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Settings from a TOML file: the fields of `RunConfig` (dashes or underscores), and bbox, items, out.
+
+    A relative `aoi`, `items` or `catalog` path counts from the file's folder. Raises ConfigError for an absent
+    or malformed file and for an unknown key.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = tomllib.load(file)
+    except FileNotFoundError:
+        raise ConfigError(f"no such configuration file: {path}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path} is not a readable TOML file: {error}") from None
+    settings = {key.replace("-", "_"): value for key, value in raw.items()}
+    known = {field.name for field in fields(RunConfig)} | {"bbox", "items", "out"}
+    for key in settings:
+        if key not in known:
+            near = get_close_matches(key, known, n=1)
+            hint = f", did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"{path}: unknown setting {key!r}{hint} (known: {', '.join(sorted(known))})")
+    for key in ("aoi", "items", "catalog"):
+        beside = path.parent / str(settings.get(key, ""))
+        if key in settings and beside.exists():
+            settings[key] = str(beside)
+    return settings
+
+
+def make_config(settings: Mapping[str, Any]) -> RunConfig:
+    """A `RunConfig` from loose settings: `bbox` or `aoi` (a file), `mask` as name or classes, the rest as is.
+
+    Raises ConfigError.
+    """
+    values = {key: value for key, value in settings.items() if value is not None}
+    if "bbox" in values and "aoi" in values:
+        raise ConfigError("both bbox and aoi given: the region is one or the other")
+    if "bbox" in values:
+        values["aoi"] = parse_bbox(values.pop("bbox"))
+    elif "aoi" in values:
+        values["aoi"] = read_aoi(Path(values["aoi"]))
+    if "mask" in values:
+        values["mask"] = tuple(sorted(parse_mask(values["mask"])))
+    try:
+        return RunConfig(**values)
+    except TypeError as error:
+        raise ConfigError(f"a setting has the wrong type: {error}") from None
+
+
+def _check_chunk(chunk: Any) -> None:
+    if not isinstance(chunk, int) or not 0 < chunk <= MAX_CHUNK or chunk % 2:
+        raise ConfigError(
+            f"chunk {chunk} cannot be: give an even number of pixels up to {MAX_CHUNK} "
+            f"(SCL pixels are 2 wide); multiples of 1024 fit the COG blocks"
+        )
+
+
+def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name} {value!r} is unknown: give one of {', '.join(map(str, choices))}")
+
+
+def _check_crs(text: str) -> None:
+    from pyproj import CRS  # noqa: PLC0415 - 0.2 s, and most runs name no CRS
+    from pyproj.exceptions import CRSError  # noqa: PLC0415
+
+    try:
+        crs = CRS.from_user_input(text)
+    except CRSError:
+        raise ConfigError(f"crs {text!r} is unknown: give a code such as EPSG:32631") from None
+    if not crs.is_projected:
+        raise ConfigError(f"crs {text!r} ({crs.name}) is not projected: give one in metres, such as EPSG:32631")

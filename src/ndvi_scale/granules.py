@@ -1,0 +1,246 @@
+"""Items as the pipeline sees them: `Granule`, and which of several processings of one datatake to use.
+
+Pure: a `pystac.Item` comes in, nothing is read.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from affine import Affine
+from odc.geo.geobox import GeoBox
+
+from ndvi_scale import sentinel2
+from ndvi_scale.errors import ItemError
+
+if TYPE_CHECKING:
+    import pystac
+
+SAME_PASS = dt.timedelta(seconds=60)
+"""Granules of one tile and platform without a datatake id belong together when sensed this close: one tile
+passes under the instrument in about 15 s, and the next orbit comes 100 minutes later."""
+
+
+@dataclass(frozen=True)
+class Asset:
+    """One file of a granule."""
+
+    href: str
+    """Absolute and unsigned."""
+    geobox: GeoBox
+    """Its native pixel grid."""
+    media_type: str
+    offset: int
+    """BOA offset in DN, to be added to every DN but 0; 0 for SCL."""
+    evidence: str
+    """Why that offset."""
+
+
+@dataclass(frozen=True)
+class Granule:
+    """One MGRS tile of one datatake in one processing."""
+
+    id: str
+    time: dt.datetime
+    """Sensing time, aware, UTC."""
+    platform: str
+    tile: str
+    """MGRS tile such as 31TCJ; empty where the item does not say."""
+    datatake: str
+    """Platform and start of sensing, shared by all processings; empty where the item does not say."""
+    baseline: tuple[int, int] | None
+    generation: str
+    """When and as what it was processed: tells a split datatake from a true duplicate."""
+    red: Asset
+    nir: Asset
+    scl: Asset
+
+    @property
+    def assets(self) -> dict[str, Asset]:
+        """The three assets by band."""
+        return {"red": self.red, "nir": self.nir, "scl": self.scl}
+
+    @property
+    def epsg(self) -> int:
+        """EPSG code of the native grid."""
+        code = self.red.geobox.crs.to_epsg() if self.red.geobox.crs else None
+        return int(code or 0)
+
+    @property
+    def order(self) -> tuple[dt.datetime, str]:
+        """What decides who comes first in a mosaic."""
+        return self.time, self.id
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """An item that takes no part, and why."""
+
+    id: str
+    reason: str
+
+
+def granule_from_item(item: pystac.Item, offset: int | None = None) -> Granule:
+    """What NDVI needs to know of an item; `offset` (DN) overrides what the item says.
+
+    Raises ItemError when an asset, its projection fields or the baseline are missing, or when the grids of
+    red, nir and SCL do not nest.
+    """
+    properties = item.properties
+    keys, missing = sentinel2.find_asset_keys(item.assets)
+    if missing:
+        raise ItemError(
+            f"item {item.id} has no asset {keys[missing[0]]!r} for band {missing[0]!r} (it has "
+            f"{', '.join(sorted(item.assets)) or 'none'}): NDVI needs red, nir and scl; "
+            "leave the item out, or use on-error = skip",
+            item_id=item.id,
+            asset=keys[missing[0]],
+        )
+    assets = {band: _asset(item, band, key, offset) for band, key in keys.items()}
+    _check_grids(item.id, assets)
+    return Granule(
+        id=item.id,
+        time=_sensing_time(item),
+        platform=str(properties.get("platform", "")).lower(),
+        tile=sentinel2.item_tile(properties, item.id),
+        datatake=sentinel2.item_datatake(properties),
+        baseline=sentinel2.item_baseline(properties),
+        generation=str(
+            properties.get("s2:generation_time")
+            or properties.get("processing:datetime")
+            or properties.get("s2:product_uri")
+            or ""
+        ),
+        **assets,
+    )
+
+
+def _sensing_time(item: pystac.Item) -> dt.datetime:
+    time = item.datetime or item.common_metadata.start_datetime
+    if time is None:
+        raise ItemError(f"item {item.id} has neither datetime nor start_datetime", item_id=item.id)
+    return time.astimezone(dt.UTC) if time.tzinfo else time.replace(tzinfo=dt.UTC)
+
+
+def _asset(item: pystac.Item, band: str, key: str, override: int | None) -> Asset:
+    asset = item.assets[key]
+    fields: Mapping[str, Any] = {"type": asset.media_type, **asset.extra_fields}
+    offset = sentinel2.Offset(0, "a class, not a reflectance")
+    if band != "scl":
+        resolved = sentinel2.resolve_offset(item.properties, fields, override)
+        if resolved is None:
+            raise ItemError(
+                f"item {item.id} gives no processing baseline ({', '.join(sentinel2._BASELINE_KEYS)}): "  # noqa: SLF001
+                "whether its DN carry the BOA offset cannot be known; give the offset (0 or -1000)",
+                item_id=item.id,
+                asset=key,
+            )
+        offset = resolved
+    return Asset(
+        href=asset.get_absolute_href() or asset.href,
+        geobox=_native_geobox(item, key, fields),
+        media_type=asset.media_type or "",
+        offset=offset.dn,
+        evidence=offset.evidence,
+    )
+
+
+def _native_geobox(item: pystac.Item, key: str, fields: Mapping[str, Any]) -> GeoBox:
+    def find(*names: str) -> Any:
+        return next(
+            (source[n] for source in (fields, item.properties) for n in names if source.get(n)),
+            None,
+        )
+
+    code, transform, shape = find("proj:code", "proj:epsg"), find("proj:transform"), find("proj:shape")
+    absent = [
+        name
+        for name, value in (("proj:code", code), ("proj:transform", transform), ("proj:shape", shape))
+        if value is None
+    ]
+    if absent:
+        raise ItemError(
+            f"item {item.id} says no {' and no '.join(absent)} for asset {key!r}: its pixel grid is unknown; "
+            "use a catalog with the STAC projection extension",
+            item_id=item.id,
+            asset=key,
+        )
+    height, width = (int(n) for n in shape)
+    return GeoBox((height, width), Affine(*transform[:6]), code if isinstance(code, str) else f"EPSG:{code}")
+
+
+def _check_grids(item_id: str, assets: Mapping[str, Asset]) -> None:
+    red, nir, scl = (assets[band].geobox for band in sentinel2.BANDS)
+    if red != nir:
+        raise ItemError(
+            f"item {item_id}: red and nir lie on different grids ({red.shape} and {nir.shape})",
+            item_id=item_id,
+            asset="nir",
+        )
+    factor = scl_factor(red, scl)
+    if (
+        factor < 1
+        or scl.affine * (0, 0) != red.affine * (0, 0)
+        or (scl.shape.y * factor, scl.shape.x * factor) != red.shape.yx
+    ):
+        raise ItemError(
+            f"item {item_id}: SCL ({scl.shape}, {scl.resolution.x} m) does not nest in red "
+            f"({red.shape}, {red.resolution.x} m): same origin and a whole number of pixels needed",
+            item_id=item_id,
+            asset="scl",
+        )
+
+
+def scl_factor(red: GeoBox, scl: GeoBox) -> int:
+    """Pixels of `red` along one SCL pixel: 2 for 10 and 20 m; 0 when that is not a whole number."""
+    factor = scl.resolution.x / red.resolution.x
+    return round(factor) if factor >= 1 and factor == round(factor) else 0
+
+
+def choose_processings(granules: Iterable[Granule]) -> tuple[list[Granule], list[Dropped]]:
+    """One processing a tile and datatake: the highest baseline; all halves of a split datatake.
+
+    Same tile and datatake in several baselines is one acquisition processed again: only the highest counts
+    (99.99 never wins by its number). The same baseline again under another generation time is a split
+    datatake: both halves stay. An id that comes twice counts once. Returned in (time, id) order.
+    """
+    kept: dict[str, Granule] = {}
+    dropped: list[Dropped] = []
+    for granule in sorted(granules, key=lambda g: g.order):
+        if granule.id in kept:
+            dropped.append(Dropped(granule.id, "the same id comes twice"))
+        kept.setdefault(granule.id, granule)
+    for same in _by_datatake(kept.values()):
+        best = max(same, key=lambda g: sentinel2.baseline_rank(g.baseline or (0, 0)))
+        for granule in same:
+            if granule.baseline != best.baseline:
+                del kept[granule.id]
+                dropped.append(
+                    Dropped(granule.id, f"baseline {_name(granule)} is superseded by {best.id} ({_name(best)})")
+                )
+    return list(kept.values()), dropped
+
+
+def _name(granule: Granule) -> str:
+    return "unknown" if granule.baseline is None else "{:02}.{:02}".format(*granule.baseline)
+
+
+def _by_datatake(granules: Iterable[Granule]) -> list[Sequence[Granule]]:
+    groups: dict[tuple[str, ...], list[Granule]] = defaultdict(list)
+    for granule in granules:
+        groups[(granule.tile or granule.id, granule.datatake or granule.platform)].append(granule)
+    found: list[Sequence[Granule]] = []
+    for members in groups.values():
+        start = 0
+        for i in range(1, len(members) + 1):
+            # Members come in order of time; only those without a datatake id need the gap.
+            if i == len(members) or (
+                not members[i].datatake and members[i].time - members[i - 1].time > SAME_PASS
+            ):
+                found.append(members[start:i])
+                start = i
+    return found

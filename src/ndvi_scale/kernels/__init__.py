@@ -1,0 +1,53 @@
+"""NDVI of one granule, on plain arrays: `reference` says what is right, `cpu` says it fast.
+
+Both take the same arguments and give the same codes and the same counters; neither knows xarray, dask,
+files or projections.
+
+A **code** is NDVI as int16: ``rint(10000 * (nir - red) / (nir + red))``, halves to even, so −10000…10000,
+and `FILL_CODE` where there is no valid pixel. The rules and their sources are in ``docs/correctness.md``.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+CODE_SCALE: Final = 10_000
+"""Codes per unit of NDVI (HR-VPP and MOD13 use the same 0.0001)."""
+
+FILL_CODE: Final = -32768
+"""The code of a pixel without NDVI."""
+
+MAX_DN: Final = 32767
+"""Largest valid DN; 65535 is SATURATED, 32768…65534 are wrapped subtractions (ESA PSD; both invalid)."""
+
+SATURATED_DN: Final = 65535
+NODATA_DN: Final = 0
+
+USE: Final = 1
+"""Bit of an SCL table entry: pixels of this class are used."""
+
+LAND: Final = 2
+"""Bit of an SCL table entry: the class counts as clear land (4, 5) for the offset guard."""
+
+DARK_DN: Final = 1000
+"""A clear-land red DN below this is what an offset of −1000 DN would make negative."""
+
+COUNTERS: Final = (
+    "valid",
+    "nodata",
+    "saturated",
+    "wrapped",
+    "masked",
+    "not_positive",
+    "out_of_range",
+    "land",
+    "land_dark",
+)
+"""What a kernel counts, in the order of its result.
+
+`valid` pixels got a code. The next six are disjoint reasons why a pixel got none, tested in this order:
+`nodata` (red or nir DN is 0), `saturated` (65535), `wrapped` (32768…65534), `masked` (its SCL class),
+`not_positive` (nir + red ≤ 0 after the offset), `out_of_range` (|NDVI| > 1: one band negative; with
+``clip`` such a pixel is both `valid` and `out_of_range`). `land` are usable pixels of SCL 4 and 5 and
+`land_dark` those of them whose red DN is below `DARK_DN`: the evidence of the offset guard.
+"""

@@ -1,0 +1,148 @@
+"""The output grid, cut into objects: `Lattice` and `Region`. Pure arithmetic on GeoBoxes.
+
+The lattice lies on the pixel grid of the MGRS tile that covers most of the AOI. Along an axis on which the AOI
+fits into one object it begins where the AOI begins (snapped outward to whole SCL pixels); on a longer axis
+it begins on a COG block border, so that no block of that tile is read for two objects.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from odc.geo.geobox import GeoBox
+
+COG_BLOCK = 1024
+"""Side in pixels of the internal blocks of Sentinel-2 COGs as Earth Search and Planetary Computer store them
+(Planetary Computer: 512, which divides it)."""
+
+Bounds = tuple[float, float, float, float]
+"""left, bottom, right, top in a projected CRS, metres."""
+
+
+class Region(NamedTuple):
+    """One object of every variable: the unit of work, of writing and of resuming."""
+
+    layer: int
+    """Index along time."""
+    iy: int
+    """Row of objects, from north."""
+    ix: int
+    """Column of objects, from west."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """Rows and columns of an asset's native grid, half-open, inside the grid."""
+
+    row: int
+    column: int
+    height: int
+    width: int
+
+    def coarser(self, factor: int) -> Window:
+        """The same ground on a grid of pixels `factor` times as wide; all numbers are multiples of it."""
+        return Window(self.row // factor, self.column // factor, self.height // factor, self.width // factor)
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """The whole output grid and the side of its objects."""
+
+    geobox: GeoBox
+    """Shape, affine and CRS of the whole output, y first."""
+    chunk: int
+    """Side of an object in pixels; objects at the south and east edge may be smaller."""
+
+    @property
+    def chunk_shape(self) -> tuple[int, int]:
+        """Shape (y, x) of a stored chunk: never larger than the array."""
+        return min(self.chunk, self.geobox.shape.y), min(self.chunk, self.geobox.shape.x)
+
+    @cached_property
+    def objects(self) -> tuple[int, int]:
+        """Number of objects along (y, x)."""
+        chunk_y, chunk_x = self.chunk_shape
+        return math.ceil(self.geobox.shape.y / chunk_y), math.ceil(self.geobox.shape.x / chunk_x)
+
+    def slices(self, iy: int, ix: int) -> tuple[slice, slice]:
+        """Rows and columns of the array that object (iy, ix) holds."""
+        chunk_y, chunk_x = self.chunk_shape
+        height, width = self.geobox.shape
+        return (
+            slice(iy * chunk_y, min((iy + 1) * chunk_y, height)),
+            slice(ix * chunk_x, min((ix + 1) * chunk_x, width)),
+        )
+
+    def region_geobox(self, iy: int, ix: int) -> GeoBox:
+        """Grid of object (iy, ix)."""
+        return self.geobox[self.slices(iy, ix)]
+
+    def objects_within(self, bounds: Bounds) -> Iterator[tuple[int, int]]:
+        """Objects (iy, ix) of which `bounds` (left, bottom, right, top; lattice CRS) cover at least a pixel."""
+        left, top = ~self.geobox.affine * (bounds[0], bounds[3])
+        right, bottom = ~self.geobox.affine * (bounds[2], bounds[1])
+        chunk_y, chunk_x = self.chunk_shape
+        rows = _whole_range(max(top, 0), min(bottom, self.geobox.shape.y), chunk_y)
+        columns = _whole_range(max(left, 0), min(right, self.geobox.shape.x), chunk_x)
+        for iy in rows:
+            for ix in columns:
+                yield iy, ix
+
+
+def _whole_range(start: float, stop: float, chunk: int) -> range:
+    if stop - start <= 0:
+        return range(0)
+    return range(int(start // chunk), math.ceil(stop / chunk))
+
+
+def fit_lattice(bounds: Bounds, anchor: GeoBox, snap: int, chunk: int) -> Lattice:
+    """The lattice over `bounds` (left, bottom, right, top in the CRS of `anchor`) on the anchor's grid.
+
+    `anchor`: native grid of a granule, north up. `snap`: pixels along one SCL pixel; origin and shape are
+    multiples of it from the anchor's origin, so that repeating SCL pixels never shifts. `chunk`: side of an
+    object in pixels, a multiple of `snap`.
+    """
+    left, top = ~anchor.affine * (bounds[0], bounds[3])
+    right, bottom = ~anchor.affine * (bounds[2], bounds[1])
+    x0, x1 = _fit_axis(left, right, snap, chunk)
+    y0, y1 = _fit_axis(top, bottom, snap, chunk)
+    affine = anchor.affine * anchor.affine.translation(x0, y0)
+    return Lattice(GeoBox((y1 - y0, x1 - x0), affine, anchor.crs), chunk)
+
+
+def _fit_axis(start: float, stop: float, snap: int, chunk: int) -> tuple[int, int]:
+    # A reprojected border lands a hair beside the pixel border it was made from; without the tolerance it
+    # would drag in one more row of pixels.
+    first = math.floor(start / snap + 1e-6) * snap
+    last = math.ceil(stop / snap - 1e-6) * snap
+    if last - first > chunk:
+        block = COG_BLOCK if chunk % COG_BLOCK == 0 else chunk
+        first = first // block * block
+    return first, max(last, first + snap)
+
+
+def native_window(geobox: GeoBox, native: GeoBox) -> Window | None:
+    """Window of `native` that `geobox` covers, both on one pixel grid; None where they do not meet.
+
+    Raises ValueError when the two do not share CRS, pixel size and phase: that would need resampling.
+    """
+    if geobox.crs != native.crs or geobox.resolution != native.resolution:
+        raise ValueError(f"grids differ: {geobox.crs} {geobox.resolution}, {native.crs} {native.resolution}")
+    column, row = pixel_place(native, geobox)
+    top, bottom = max(row, 0), min(row + geobox.shape.y, native.shape.y)
+    left, right = max(column, 0), min(column + geobox.shape.x, native.shape.x)
+    if top >= bottom or left >= right:
+        return None
+    return Window(top, left, bottom - top, right - left)
+
+
+def pixel_place(grid: GeoBox, other: GeoBox) -> tuple[int, int]:
+    """Column and row in `grid` of the upper left pixel of `other`. Raises ValueError if it is between pixels."""
+    column, row = ~grid.affine * (other.affine * (0, 0))
+    if abs(column - round(column)) > 1e-6 or abs(row - round(row)) > 1e-6:
+        raise ValueError(f"grids are out of phase by {column % 1:.3f}, {row % 1:.3f} pixels")
+    return round(column), round(row)

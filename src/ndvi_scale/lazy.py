@@ -1,0 +1,202 @@
+"""The lazy way: a plan as dask-backed xarray, one task a chunk, and NDVI of a person's own arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+from ndvi_scale import cf
+from ndvi_scale.errors import ConfigError
+from ndvi_scale.kernels import CODE_SCALE, FILL_CODE, USE, cpu
+from ndvi_scale.lattice import Region
+from ndvi_scale.readers import Reader, open_reader
+from ndvi_scale.region import compute_region, merged_bands
+from ndvi_scale.sentinel2 import MASKS, parse_mask, scl_table
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ndvi_scale.plan import Plan
+
+_BAND_NAMES: Final = {
+    "red": "surface reflectance, B04",
+    "nir": "surface reflectance, B08",
+    "scl": "scene classification",
+}
+
+_Chunk = Callable[["Plan", Region, Reader], "NDArray[Any]"]
+
+
+def open_ndvi(plan: Plan, *, reader: Reader | None = None) -> xr.DataArray:
+    """NDVI of a plan, ``(time, y, x)``, float32 with NaN, named ``ndvi``. Lazy: nothing is read yet.
+
+    One dask task a chunk, each computing the region that `run_batch` would store there, so the values are
+    those of the stored cube. `reader`: what reads the assets; rasterio by default.
+    """
+    array = _region_array(plan, _ndvi_chunk, reader or open_reader(), (), np.dtype(np.float32))
+    return xr.DataArray(array, dims=("time", "y", "x"), coords=_coords(plan), attrs=_ndvi_attrs(), name="ndvi")
+
+
+def load_bands(plan: Plan, *, reader: Reader | None = None) -> xr.Dataset:
+    """``red``, ``nir`` (reflectance, float32, NaN without data) and ``scl`` (uint8) of a plan, ``(time, y, x)``.
+
+    Lazy: one task a region reads all three bands once, and one more a variable and chunk takes its own out. The
+    BOA offset is applied. Each pixel comes whole from the granule that `open_ndvi` takes it from, or from the
+    first that has data where none has NDVI: clouds can be seen, and ``compute_ndvi`` of the result with the
+    plan's mask is `open_ndvi`.
+    """
+    stack = _region_array(plan, _bands_chunk, reader or open_reader(), (3,), np.dtype(np.int16))
+    variables = {}
+    for position, (band, name) in enumerate(_BAND_NAMES.items()):
+        dtype = np.dtype(np.uint8 if band == "scl" else np.float32)
+        array = da.map_blocks(_take_band, stack, position, dtype, dtype=dtype, drop_axis=1)
+        attrs = {"long_name": name, "units": "1", "grid_mapping": cf.GRID_MAPPING}
+        variables[band] = (("time", "y", "x"), array, attrs)
+    return xr.Dataset(variables, coords=_coords(plan), attrs={"title": "Sentinel-2 bands, one layer a solar day"})
+
+
+def _region_array(
+    plan: Plan, chunk: _Chunk, reader: Reader, leading: tuple[int, ...], dtype: np.dtype[Any]
+) -> da.Array:
+    """``(time, *leading, y, x)``: one task a region, whose chunk is what `chunk` makes of it."""
+    layers, height, width = plan.shape
+    sides = da.core.normalize_chunks(
+        (1, *leading, *plan.lattice.chunk_shape), shape=(layers, *leading, height, width)
+    )
+    empty = np.empty((0,) * len(sides), dtype)
+    return da.map_blocks(_compute_block, _Task(plan, reader, chunk), chunks=sides, dtype=dtype, meta=empty)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What every block's task shares: one object, so that a graph holds the plan once."""
+
+    plan: Plan
+    reader: Reader
+    chunk: _Chunk
+
+
+def _compute_block(task: _Task, block_id: tuple[int, ...] = (0, 0, 0)) -> NDArray[Any]:
+    region = Region(block_id[0], block_id[-2], block_id[-1])
+    return task.chunk(task.plan, region, task.reader)[np.newaxis]
+
+
+def _ndvi_chunk(plan: Plan, region: Region, reader: Reader) -> NDArray[np.float32]:
+    data, _ = compute_region(plan, region, reader)
+    return _decoded(data["ndvi"])
+
+
+def _bands_chunk(plan: Plan, region: Region, reader: Reader) -> NDArray[np.int16]:
+    bands = merged_bands(plan, region, reader)
+    return np.stack([bands[band].astype(np.int16) for band in _BAND_NAMES])
+
+
+def _take_band(stack: NDArray[np.int16], position: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    values = stack[:, position]
+    return values.astype(dtype) if dtype.kind == "u" else _decoded(values)
+
+
+def _decoded(values: NDArray[Any]) -> NDArray[np.float32]:
+    """Codes, or DN + offset, as float32 with NaN; floats as they are."""
+    if values.dtype.kind == "f":
+        return values
+    return np.where(values == FILL_CODE, np.nan, values / CODE_SCALE).astype(np.float32)
+
+
+def _coords(plan: Plan) -> dict[str, xr.Variable]:
+    described = cf.coordinates(plan)
+    described.pop("time_bnds")
+    variables = {}
+    for name, variable in described.items():
+        values, attrs = variable.values, dict(variable.attrs)
+        if name == "time":
+            values = np.array([np.datetime64(day, "ns") for day in plan.days])
+            attrs = {"standard_name": "time", "long_name": "solar day", "axis": "T"}
+        variables[name] = xr.Variable(variable.dims, values, attrs)
+    return variables
+
+
+def compute_ndvi(
+    bands: xr.Dataset,
+    *,
+    offset: int | None = None,
+    mask: str | Iterable[int] | None = None,
+    out_of_range: Literal["mask", "clip"] = "mask",
+) -> xr.DataArray:
+    """NDVI of a person's own bands, float32 with NaN, in the shape and chunks of ``bands.red``.
+
+    `bands`: variables ``red`` and ``nir``, either DN (uint16, 0 is nodata) or reflectance (float, NaN is
+    nodata), and ``scl`` (uint8) of the same shape unless `mask` is ``"none"``. `offset`: BOA offset in DN,
+    needed for DN (0 before baseline 04.00 or where it was applied already, −1000 otherwise), refused for
+    reflectance. `mask`: SCL classes to drop (default: the preset ``default`` where there is an ``scl``).
+    Lazy where the bands are dask-backed, one task a chunk more. Raises ConfigError.
+    """
+    wanted = ("red", "nir") if mask == "none" else ("red", "nir", "scl")
+    for name in wanted:
+        if name not in bands:
+            raise ConfigError(
+                f"compute_ndvi needs a variable {name!r}, the dataset has {', '.join(map(str, bands)) or 'none'}"
+                + (': without scene classes say mask="none"' if name == "scl" else ": rename yours")
+            )
+    dropped = MASKS["default"] if mask is None else parse_mask(mask)
+    scl = bands["scl"] if "scl" in wanted else xr.zeros_like(bands["red"], dtype=np.uint8)
+    if scl.sizes != bands["red"].sizes:
+        raise ConfigError(
+            f"scl has sizes {dict(scl.sizes)}, red {dict(bands['red'].sizes)}: repeat its 20 m pixels to 10 m first"
+        )
+    kernel = _kernel(bands["red"].dtype, offset)
+    ndvi = xr.apply_ufunc(
+        kernel,
+        bands["red"],
+        bands["nir"],
+        scl,
+        kwargs={"table": scl_table(dropped), "offset": offset or 0, "clip": out_of_range == "clip"},
+        dask="parallelized",
+        output_dtypes=[np.float32],
+        keep_attrs=False,
+    )
+    return ndvi.rename("ndvi").assign_attrs(_ndvi_attrs())
+
+
+def _ndvi_attrs() -> dict[str, Any]:
+    """Attributes in memory: `coordinates` is for files, and xarray refuses to write it twice."""
+    return {key: value for key, value in cf.ndvi_attributes("float32").items() if key != "coordinates"}
+
+
+def _kernel(dtype: np.dtype[Any], offset: int | None) -> Callable[..., NDArray[np.float32]]:
+    if dtype.kind == "f":
+        if offset:
+            raise ConfigError(f"offset {offset} given for {dtype} bands: reflectance has it applied already")
+        return _from_reflectance
+    if dtype != np.uint16:
+        raise ConfigError(f"red is {dtype}: give DN as uint16, or reflectance as floats")
+    if offset is None:
+        raise ConfigError("offset not given: DN need 0 (before baseline 04.00, or already applied) or -1000")
+    return _from_dn
+
+
+def _from_dn(
+    red: NDArray[Any], nir: NDArray[Any], scl: NDArray[Any], *, table: NDArray[np.uint8], offset: int, clip: bool
+) -> NDArray[np.float32]:
+    flat = [band.reshape(-1, band.shape[-1]) for band in (red, nir, scl)]
+    ndvi, _ = cpu.ndvi_ratio(flat[0], flat[1], flat[2], table, (offset, offset), clip=clip)
+    return ndvi.reshape(red.shape)
+
+
+def _from_reflectance(
+    red: NDArray[Any], nir: NDArray[Any], scl: NDArray[Any], *, table: NDArray[np.uint8], offset: int, clip: bool
+) -> NDArray[np.float32]:
+    del offset
+    rho_red, rho_nir = red.astype(np.float64), nir.astype(np.float64)
+    total, difference = rho_nir + rho_red, rho_nir - rho_red
+    valid = (total > 0) & ((table[scl] & USE) != 0)
+    if clip:
+        difference = np.clip(difference, -np.abs(total), np.abs(total))
+    else:
+        valid &= np.abs(difference) <= total
+    return np.divide(difference, total, out=np.full(red.shape, np.nan), where=valid).astype(np.float32)

@@ -1,0 +1,110 @@
+"""The picture at the end: an output's layers and their course over time, as a PNG."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from ndvi_scale.errors import StoreError
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from ndvi_scale.store import Store
+
+MOST_PANELS: Final = 12
+PANEL_PIXELS: Final = 500
+COLUMNS: Final = 4
+_STOPS: Final = (
+    # NDVI, colour: water, bare ground, sparse, grass, dense canopy.
+    (-0.3, "#3b5b8c"),
+    (0.0, "#cfc6b8"),
+    (0.15, "#d9c08a"),
+    (0.3, "#d5d67a"),
+    (0.5, "#86b549"),
+    (0.7, "#3d8a3a"),
+    (1.0, "#0b4d26"),
+)
+
+
+def save_quicklook(store: Store, path: Path) -> None:
+    """Write a PNG of an output: up to 12 layers side by side, and the median NDVI of every shown layer.
+
+    Reads each shown layer once and keeps only every n-th pixel of it. Raises StoreError when the output cannot
+    be read or the file not be written.
+    """
+    import xarray as xr  # noqa: PLC0415 - two seconds that only a picture needs
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    with xr.open_zarr(store.zarr(read_only=True)) as cube:
+        layers = _thinned(cube["ndvi"])
+        figure = Figure(figsize=(13, 10), layout="constrained", dpi=110, facecolor="white")
+        _draw(figure, layers, cube.attrs)
+    try:
+        figure.savefig(path, format="png")
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def _thinned(ndvi: xr.DataArray) -> xr.DataArray:
+    step = max(1, math.ceil(max(ndvi.sizes["y"], ndvi.sizes["x"]) / PANEL_PIXELS))
+    picked = np.unique(np.linspace(0, ndvi.sizes["time"] - 1, MOST_PANELS).round().astype(int))
+    thin = [
+        ndvi.isel(time=int(layer)).isel(y=slice(step // 2, None, step), x=slice(step // 2, None, step)).compute()
+        for layer in picked
+    ]
+    import xarray as xr  # noqa: PLC0415
+
+    return xr.concat(thin, "time")
+
+
+def _draw(figure: Figure, layers: xr.DataArray, attrs: dict[str, Any]) -> None:
+    count = layers.sizes["time"]
+    columns = min(COLUMNS, count)
+    rows = math.ceil(count / columns)
+    figure.set_size_inches(3.3 * columns + 0.9, 3.3 * rows * layers.sizes["y"] / layers.sizes["x"] + 2.9)
+    top, bottom = figure.subfigures(2, 1, height_ratios=[figure.get_figheight() - 2.3, 2.3])
+    axes = np.atleast_1d(top.subplots(rows, columns)).ravel()
+    image = None
+    for position, axis in enumerate(axes):
+        axis.set_axis_off()
+        if position < count:
+            image = _panel(axis, layers.isel(time=position))
+    if image is not None:
+        top.colorbar(image, ax=list(axes), shrink=0.8, label="NDVI", extend="min", pad=0.015)
+    top.suptitle(f"{attrs.get('title', 'NDVI')}  ·  {attrs.get('proj:code', '')}", fontsize=12, fontweight="bold")
+    _course(bottom.subplots(), layers)
+    figure.text(0.995, 0.004, attrs.get("attribution", ""), ha="right", va="bottom", fontsize=7, color="#777777")
+
+
+def _panel(axis: Axes, layer: xr.DataArray) -> Any:
+    from matplotlib.colors import LinearSegmentedColormap  # noqa: PLC0415
+
+    low, high = _STOPS[0][0], _STOPS[-1][0]
+    colours = [((value - low) / (high - low), colour) for value, colour in _STOPS]
+    scale = LinearSegmentedColormap.from_list("ndvi", colours).with_extremes(bad="#f0eff2")
+    valid = float(np.isfinite(layer.values).mean())
+    axis.set_title(f"{layer.time.dt.strftime('%Y-%m-%d').item()}   {valid:.0%} valid", fontsize=9)
+    return axis.imshow(layer.values, cmap=scale, vmin=low, vmax=high, interpolation="nearest")
+
+
+def _course(axis: Axes, layers: xr.DataArray) -> None:
+    flat = layers.values.reshape(layers.sizes["time"], -1)
+    seen = [values[np.isfinite(values)] for values in flat]
+    shown = [i for i, values in enumerate(seen) if values.size]
+    days = layers.time.values[shown]
+    quartiles = np.array([np.percentile(seen[i], [25, 50, 75]) for i in shown]).reshape(-1, 3)
+    axis.fill_between(days, quartiles[:, 0], quartiles[:, 2], color="#86b549", alpha=0.3, linewidth=0)
+    axis.plot(days, quartiles[:, 1], color="#3d8a3a", marker="o", markersize=4, linewidth=1.4)
+    axis.set_ylabel("NDVI of valid pixels\nmedian and quartiles", fontsize=8)
+    axis.set_ylim(min(0.0, quartiles.min(initial=0.0)), 1)
+    axis.tick_params(labelsize=8)
+    axis.grid(visible=True, color="#dddddd", linewidth=0.6)
+    axis.set_axisbelow(True)
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)

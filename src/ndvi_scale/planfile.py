@@ -1,0 +1,137 @@
+"""A plan as files and back: JSON for what is small, Parquet for the item table and the region index.
+
+Pure: bytes out, bytes in. `plan.json` is to be written last: where it is, the plan is whole.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from affine import Affine
+from odc.geo.geobox import GeoBox
+
+from ndvi_scale.config import RunConfig
+from ndvi_scale.errors import StoreError
+from ndvi_scale.granules import Asset, Dropped, Granule
+from ndvi_scale.lattice import Lattice, Region
+from ndvi_scale.plan import Plan
+
+PLAN: Final = "plan.json"
+ITEMS: Final = "items.parquet"
+REGIONS: Final = "regions.parquet"
+FORMAT: Final = 1
+
+
+def encode_plan(plan: Plan) -> dict[str, bytes]:
+    """Name → bytes of the plan's files, `plan.json` last."""
+    head = {
+        "format": FORMAT,
+        "id": plan.id,
+        "config_digest": plan.config.digest(),
+        "config": plan.config.as_dict(),
+        "lattice": {"chunk": plan.lattice.chunk, **_grid_dict(plan.lattice.geobox)},
+        "days": [day.isoformat() for day in plan.days],
+        "dropped": [{"id": item.id, "reason": item.reason} for item in plan.dropped],
+    }
+    return {
+        ITEMS: _parquet([_granule_row(granule) for granule in plan.granules]),
+        REGIONS: _parquet([{**region._asdict(), "granules": rows} for region, rows in plan.index.items()]),
+        PLAN: json.dumps(head, indent=1).encode(),
+    }
+
+
+def decode_plan(files: Mapping[str, bytes]) -> Plan:
+    """The inverse of `encode_plan`. Raises StoreError for files of another format or that do not fit."""
+    head = json.loads(files[PLAN])
+    if head.get("format") != FORMAT:
+        raise StoreError(
+            f"the stored plan has format {head.get('format')}, this version reads {FORMAT}: "
+            "finish the run with the version that began it, or use --overwrite"
+        )
+    plan = Plan(
+        config=RunConfig.from_dict(head["config"]),
+        lattice=Lattice(_grid(head["lattice"]), head["lattice"]["chunk"]),
+        days=tuple(dt.date.fromisoformat(day) for day in head["days"]),
+        granules=tuple(_granule(row) for row in _rows(files[ITEMS])),
+        index={
+            Region(row["layer"], row["iy"], row["ix"]): tuple(row["granules"]) for row in _rows(files[REGIONS])
+        },
+        dropped=tuple(Dropped(item["id"], item["reason"]) for item in head["dropped"]),
+    )
+    if plan.id != head["id"]:
+        raise StoreError("the stored plan does not match its own digest: it was edited or mixed; use --overwrite")
+    return plan
+
+
+def _parquet(rows: list[dict[str, Any]]) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _rows(data: bytes) -> list[dict[str, Any]]:
+    return pq.read_table(io.BytesIO(data)).to_pylist()
+
+
+def _grid_dict(geobox: GeoBox) -> dict[str, Any]:
+    epsg = geobox.crs.to_epsg() if geobox.crs else None
+    return {
+        "crs": f"EPSG:{epsg}" if epsg else str(geobox.crs),
+        "transform": list(geobox.affine)[:6],
+        "shape": list(geobox.shape),
+    }
+
+
+def _grid(values: Mapping[str, Any]) -> GeoBox:
+    return GeoBox(tuple(values["shape"]), Affine(*values["transform"]), values["crs"])
+
+
+def _granule_row(granule: Granule) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "id": granule.id,
+        "datetime": granule.time,
+        "platform": granule.platform,
+        "tile": granule.tile,
+        "datatake": granule.datatake,
+        "baseline": None if granule.baseline is None else list(granule.baseline),
+        "generation": granule.generation,
+    }
+    for band, asset in granule.assets.items():
+        row[band] = {
+            "href": asset.href,
+            **_grid_dict(asset.geobox),
+            "type": asset.media_type,
+            "offset": asset.offset,
+            "evidence": asset.evidence,
+        }
+    return row
+
+
+def _granule(row: Mapping[str, Any]) -> Granule:
+    assets = {
+        band: Asset(
+            href=row[band]["href"],
+            geobox=_grid(row[band]),
+            media_type=row[band]["type"],
+            offset=row[band]["offset"],
+            evidence=row[band]["evidence"],
+        )
+        for band in ("red", "nir", "scl")
+    }
+    baseline = row["baseline"]
+    return Granule(
+        id=row["id"],
+        time=row["datetime"].astimezone(dt.UTC),
+        platform=row["platform"],
+        tile=row["tile"],
+        datatake=row["datatake"],
+        baseline=None if baseline is None else (baseline[0], baseline[1]),
+        generation=row["generation"],
+        **assets,
+    )

@@ -1,0 +1,96 @@
+"""How DN get from an asset into an array: one Protocol, one file an implementation.
+
+A reader does nothing but read: no offset, no mask, no mosaic, no warp. Readers differ in speed, never in DN.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Final, Protocol
+
+from ndvi_scale.errors import ConfigError
+from ndvi_scale.lattice import Window
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ndvi_scale.granules import Asset
+
+READERS: Final[dict[str, tuple[str, str]]] = {
+    "rasterio": ("ndvi_scale.readers.rasterio:RasterioReader", "pip install rasterio"),
+}
+"""Reader name → where it is, how to install it."""
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What a read asked of the origin."""
+
+    requests: int = 0
+    """Runs of neighbouring blocks; a run of blocks that lie one after another in the file is one request."""
+    bytes: int = 0
+    """Compressed bytes of the blocks that the windows touch."""
+
+    def __add__(self, other: Traffic) -> Traffic:
+        """Sum of both."""
+        return Traffic(self.requests + other.requests, self.bytes + other.bytes)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How an asset is cut into blocks: what an estimate needs."""
+
+    block: tuple[int, int]
+    """Height and width of a block in pixels."""
+    block_bytes: float
+    """Mean compressed size of a block."""
+
+
+def touched_blocks(window: Window, block: tuple[int, int]) -> tuple[range, range]:
+    """Block rows and block columns that a window touches."""
+    return (
+        range(window.row // block[0], math.ceil((window.row + window.height) / block[0])),
+        range(window.column // block[1], math.ceil((window.column + window.width) / block[1])),
+    )
+
+
+def block_runs(window: Window, block: tuple[int, int], width: int) -> int:
+    """Requests for a window of an image `width` pixels wide: one a row of blocks, or one if the rows are whole.
+
+    Blocks lie row after row in the file, and readers ask for neighbours at once.
+    """
+    rows, columns = touched_blocks(window, block)
+    return 1 if len(columns) == math.ceil(width / block[1]) else len(rows)
+
+
+class Reader(Protocol):
+    """Reads windows of assets. Safe to call from many threads; keeps nothing that must be closed by hand."""
+
+    name: str
+
+    def read(self, item_id: str, asset: Asset, window: Window) -> tuple[NDArray[np.generic], Traffic]:
+        """DN of a window, shape (height, width), in the asset's own dtype, and what it cost.
+
+        Raises ReadError when the asset is absent, cannot be decoded, or is not on the grid that its item
+        says.
+        """
+        ...
+
+    def layout(self, item_id: str, asset: Asset) -> Layout:
+        """How the asset is cut into blocks; reads its header only. Raises ReadError."""
+        ...
+
+
+def open_reader(name: str = "rasterio") -> Reader:
+    """A reader by name. Raises ConfigError for an unknown or uninstalled one."""
+    if name not in READERS:
+        raise ConfigError(f"unknown reader {name!r}: give one of {', '.join(READERS)}")
+    target, how = READERS[name]
+    module, _, attribute = target.partition(":")
+    try:
+        return getattr(import_module(module), attribute)()
+    except ImportError as error:
+        raise ConfigError(f"reader {name!r} is not installed ({error}): {how}") from None

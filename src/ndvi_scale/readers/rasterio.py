@@ -1,0 +1,151 @@
+"""Reading through GDAL: one dataset a thread and asset, kept open for the regions that follow."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import rasterio
+from rasterio.errors import RasterioError
+from rasterio.windows import Window as RasterWindow
+
+from ndvi_scale.errors import ReadError
+from ndvi_scale.lattice import Window
+from ndvi_scale.readers import Layout, Traffic, block_runs, touched_blocks
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ndvi_scale.granules import Asset
+
+OPEN_FILES: Final = 24
+"""Datasets a thread keeps open: three bands of the eight granules that can meet in one region, so that the
+header of a file is fetched once a thread and not once a region."""
+
+CACHE_BYTES: Final = 64 << 20
+"""GDAL's block cache for the whole process: a 2048² window never uses a block twice, so it need not be large."""
+
+GDAL_OPTIONS: Final = {
+    "GDAL_CACHEMAX": CACHE_BYTES,
+    # The directory of a COG is not ours to list, and has no side-car files worth a request each.
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_HTTP_MAX_RETRY": "4",
+    "GDAL_HTTP_RETRY_DELAY": "0.5",
+    "GDAL_HTTP_CONNECTTIMEOUT": "10",
+    "GDAL_HTTP_LOW_SPEED_TIME": "30",
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "1000",
+    "GDAL_HTTP_MULTIPLEX": "YES",
+    "VSI_CACHE": "FALSE",
+    # A COG with its header at the front needs one request for it; 32 kB hold that of a whole 10 m band.
+    "GDAL_INGESTED_BYTES_AT_OPEN": "32768",
+}
+
+
+class RasterioReader:
+    """The reader for everything that GDAL decodes."""
+
+    name = "rasterio"
+
+    def __init__(self) -> None:
+        self._local = threading.local()
+        self._seen: set[str] = set()
+
+    def __reduce__(self) -> tuple[type[RasterioReader], tuple[()]]:
+        """Open files stay where they were opened."""
+        return RasterioReader, ()
+
+    def read(self, item_id: str, asset: Asset, window: Window) -> tuple[NDArray[np.generic], Traffic]:
+        """See `Reader.read`."""
+        with rasterio.Env(**GDAL_OPTIONS):
+            source = self._open(item_id, asset)
+            try:
+                area = RasterWindow(window.column, window.row, window.width, window.height)  # pyright: ignore[reportCallIssue]
+                data = source.read(1, window=area)
+            except (RasterioError, OSError, ValueError) as error:
+                self._forget(asset.href)
+                raise _unreadable(item_id, asset, error) from None
+            return data, _traffic(source, window) + self._header_traffic(asset.href)
+
+    def layout(self, item_id: str, asset: Asset) -> Layout:
+        """See `Reader.layout`."""
+        with rasterio.Env(**GDAL_OPTIONS):
+            source = self._open(item_id, asset)
+            height, width = source.block_shapes[0]
+            rows, columns = math.ceil(source.height / height), math.ceil(source.width / width)
+            sizes = [_block_bytes(source, row, column) for row in range(rows) for column in range(columns)]
+            return Layout((height, width), sum(sizes) / len(sizes))
+
+    def _open(self, item_id: str, asset: Asset) -> rasterio.DatasetReader:
+        files: OrderedDict[str, rasterio.DatasetReader] = self._local.__dict__.setdefault("files", OrderedDict())
+        if asset.href in files:
+            files.move_to_end(asset.href)
+            return files[asset.href]
+        try:
+            source = rasterio.open(asset.href, driver=_driver(asset), sharing=False)
+        except (RasterioError, OSError, ValueError) as error:
+            raise _unreadable(item_id, asset, error) from None
+        _check_grid(item_id, asset, source)
+        files[asset.href] = source
+        if len(files) > OPEN_FILES:
+            files.popitem(last=False)[1].close()
+        return source
+
+    def _header_traffic(self, href: str) -> Traffic:
+        # Counted once a process: another thread that opens the same file is served from GDAL's own cache.
+        new = href not in self._seen
+        self._seen.add(href)
+        return Traffic(requests=int(new))
+
+    def _forget(self, href: str) -> None:
+        source = self._local.files.pop(href, None)
+        if source is not None:
+            source.close()
+
+
+def _driver(asset: Asset) -> str:
+    """The one format an asset may have: left to guess, GDAL would follow a VRT to wherever it points."""
+    return "JP2OpenJPEG" if "jp2" in asset.media_type else "GTiff"
+
+
+def _check_grid(item_id: str, asset: Asset, source: rasterio.DatasetReader) -> None:
+    geobox = asset.geobox
+    if (source.height, source.width) != geobox.shape.yx or not source.transform.almost_equals(geobox.affine, 1e-6):
+        source.close()
+        raise ReadError(
+            f"{asset.href} of item {item_id} is {source.height} x {source.width} pixels at "
+            f"({source.transform.c}, {source.transform.f}), its item says {geobox.shape.y} x {geobox.shape.x} at "
+            f"({geobox.affine.c}, {geobox.affine.f}): the item does not describe this file",
+            item_id=item_id,
+            asset=asset.href,
+        )
+
+
+def _unreadable(item_id: str, asset: Asset, error: Exception) -> ReadError:
+    text = " ".join(str(error).split())
+    return ReadError(
+        f"cannot read {asset.href} of item {item_id}: {text}. Run again if the origin was away for a while; "
+        "use on-error = skip to leave unreadable items out with a record",
+        item_id=item_id,
+        asset=asset.href,
+    )
+
+
+def _block_bytes(source: rasterio.DatasetReader, row: int, column: int) -> int:
+    """Compressed size of one block; formats other than TIFF do not tell, and count as half of their pixels."""
+    size = source.get_tag_item(f"BLOCK_SIZE_{column}_{row}", "TIFF", bidx=1)
+    if size is not None:
+        return int(size)
+    if source.driver == "GTiff":
+        return 0  # a sparse block, which is nodata and takes no bytes
+    height, width = source.block_shapes[0]
+    return height * width * np.dtype(source.dtypes[0]).itemsize // 2
+
+
+def _traffic(source: rasterio.DatasetReader, window: Window) -> Traffic:
+    block = source.block_shapes[0]
+    rows, columns = touched_blocks(window, block)
+    size = sum(_block_bytes(source, row, column) for row in rows for column in columns)
+    return Traffic(block_runs(window, block, source.width), size)

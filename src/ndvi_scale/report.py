@@ -1,0 +1,206 @@
+"""What the command line shows: tables of items, plans and runs, and the progress bar. Text only; no logic."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ndvi_scale.sentinel2 import SCL_CLASSES
+
+if TYPE_CHECKING:
+    import pystac
+
+    from ndvi_scale.batch import RunReport
+    from ndvi_scale.estimate import Estimate
+    from ndvi_scale.plan import Plan
+    from ndvi_scale.region import RegionRecord
+
+MOST_ROWS: Final = 40
+"""Rows of a listing on the screen; `--json` and `--save` have them all."""
+
+
+def size(count: float) -> str:
+    """Bytes for people: ``1.2 GB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:  # noqa: PLR2004 - SI
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def _grid(title: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    return table
+
+
+def items_table(items: Sequence[pystac.Item]) -> Table:
+    """One row an item, the first `MOST_ROWS`."""
+    table = Table(title=f"{len(items)} items", title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for name in ("item", "datetime", "tile", "cloud %", "baseline"):
+        table.add_column(name, justify="right" if name == "cloud %" else "left", no_wrap=True)
+    for item in items[:MOST_ROWS]:
+        table.add_row(*_item_cells(item))
+    if len(items) > MOST_ROWS:
+        table.add_row(f"… and {len(items) - MOST_ROWS} more")
+    return table
+
+
+def _item_cells(item: pystac.Item) -> tuple[str, ...]:
+    from ndvi_scale import sentinel2  # noqa: PLC0415
+
+    cloud = item.properties.get("eo:cloud_cover")
+    baseline = sentinel2.item_baseline(item.properties)
+    return (
+        item.id,
+        f"{item.datetime:%Y-%m-%d %H:%M}" if item.datetime else "?",
+        sentinel2.item_tile(item.properties, item.id),
+        "" if cloud is None else f"{cloud:.1f}",
+        "" if baseline is None else "{:02}.{:02}".format(*baseline),
+    )
+
+
+def plan_table(plan: Plan, estimate: Estimate | None, in_flight: int) -> Table:
+    """What a plan will do and cost."""
+    layers, height, width = plan.shape
+    geobox = plan.lattice.geobox
+    table = _grid("Plan")
+    table.add_row("items", f"{len(plan.granules)} used, {len(plan.dropped)} dropped")
+    table.add_row("days", f"{layers}, {plan.days[0]} to {plan.days[-1]}")
+    table.add_row("grid", f"{height} x {width} pixels of {geobox.resolution.x:g} m, {plan_crs(plan)}")
+    table.add_row("regions", f"{len(plan.index)} of {plan.lattice.chunk_shape[0]} x {plan.lattice.chunk_shape[1]} pixels")
+    table.add_row("mask", ", ".join(SCL_CLASSES[number] for number in plan.config.mask) or "none")
+    offsets = Counter((g.red.offset, g.red.evidence) for g in plan.granules)
+    for (offset, evidence), count in sorted(offsets.items()):
+        table.add_row("offset", f"{offset} DN for {count} items: {evidence}")
+    if estimate is not None:
+        table.add_row("to read", f"{size(estimate.traffic.bytes)} in {estimate.traffic.requests} requests")
+        table.add_row("output", f"{size(estimate.output_bytes)} before compression")
+        table.add_row("memory", f"at most {size(estimate.memory(in_flight))} for {in_flight} regions in flight")
+    return table
+
+
+def plan_crs(plan: Plan) -> str:
+    """``EPSG:32631``."""
+    crs = plan.lattice.geobox.crs
+    return f"EPSG:{crs.to_epsg()}" if crs and crs.to_epsg() else str(crs)
+
+
+def info_table(facts: dict[str, Any]) -> Table:
+    """What an output is on disk."""
+    table = _grid("Output")
+    table.add_row("status", facts["status"])
+    table.add_row("stored", f"{size(facts['stored_bytes'])} in {facts['objects']} objects")
+    table.add_row("plan", facts["plan"])
+    if "store_digest" in facts:
+        table.add_row("digest", facts["store_digest"])
+    return table
+
+
+def dropped_table(plan: Plan) -> Table:
+    """Items that take no part, with the reason."""
+    table = _grid(f"{len(plan.dropped)} items dropped")
+    for dropped in plan.dropped[:MOST_ROWS]:
+        table.add_row(dropped.id, dropped.reason)
+    return table
+
+
+def run_table(report: RunReport, estimate: Estimate | None) -> Table:
+    """How a run went."""
+    table = _grid("Run")
+    table.add_row("regions", f"{report.done} of {report.regions} done, {report.computed} now")
+    table.add_row("pixels", f"{report.pixels:,}, {report.valid / max(report.pixels, 1):.1%} with NDVI")
+    planned = f" (planned {size(estimate.traffic.bytes)})" if estimate else ""
+    table.add_row("read", f"{size(report.traffic.bytes)}{planned} in {report.traffic.requests} requests")
+    if report.seconds and report.computed:
+        table.add_row("time", f"{report.seconds:.1f} s")
+    lost = {name: n for name, n in report.counters.items() if n and name in _LOST}
+    if lost:
+        table.add_row("unusable", ", ".join(f"{_LOST[name]} {n:,}" for name, n in lost.items()))
+    for item, why in list(report.skipped.items())[:MOST_ROWS]:
+        table.add_row("left out", f"{item}: {why}")
+    for region, why in list(report.failed.items())[:MOST_ROWS]:
+        table.add_row(f"failed {tuple(region)}", why)
+    return table
+
+
+_LOST: Final = {
+    "nodata": "nodata",
+    "masked": "masked by SCL",
+    "saturated": "saturated",
+    "wrapped": "DN above 32767",
+    "not_positive": "nir + red ≤ 0",
+    "out_of_range": "|NDVI| > 1",
+}
+
+
+@contextmanager
+def progress(console: Console, total: int, done: int) -> Iterator[Callable[[RegionRecord, int], None]]:
+    """A bar with regions, pixels and bytes per second; yields what to call with each record and its pixels."""
+    import time  # noqa: PLC0415
+
+    columns = (
+        BarColumn(bar_width=30),
+        TextColumn("{task.completed}/{task.total} regions"),
+        TextColumn("[green]{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    started = time.perf_counter()
+    seen = {"pixels": 0, "bytes": 0}
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=total, completed=done, rate="")
+
+        def advance(record: RegionRecord, pixels: int) -> None:
+            seen["pixels"] += pixels
+            seen["bytes"] += record.traffic.bytes
+            seconds = max(time.perf_counter() - started, 1e-3)
+            rate = f"{seen['pixels'] / seconds / 1e6:.1f} Mpx/s  {size(seen['bytes'] / seconds)}/s"
+            bar.update(task, advance=1, rate=rate)
+
+        yield advance
+
+
+def plan_json(plan: Plan, estimate: Estimate | None) -> dict[str, Any]:
+    """The plan's facts for a program."""
+    facts = {
+        "plan": plan.id,
+        "items": [granule.id for granule in plan.granules],
+        "dropped": {dropped.id: dropped.reason for dropped in plan.dropped},
+        "days": [day.isoformat() for day in plan.days],
+        "shape": list(plan.shape),
+        "crs": plan_crs(plan),
+        "transform": list(plan.lattice.geobox.affine)[:6],
+        "chunk": list(plan.lattice.chunk_shape),
+        "regions": len(plan.index),
+    }
+    if estimate is not None:
+        facts |= {
+            "bytes": estimate.traffic.bytes,
+            "requests": estimate.traffic.requests,
+            "output_bytes": estimate.output_bytes,
+            "region_memory": estimate.region_memory,
+        }
+    return facts
+
+
+def report_json(report: RunReport) -> dict[str, Any]:
+    """The run's facts for a program."""
+    return {
+        "complete": report.done == report.regions,
+        "regions": report.regions,
+        "done": report.done,
+        "failed": {str(tuple(region)): why for region, why in report.failed.items()},
+        "pixels": report.pixels,
+        "valid": report.valid,
+        "bytes": report.traffic.bytes,
+        "requests": report.traffic.requests,
+        "counters": report.counters,
+        "skipped": report.skipped,
+    }

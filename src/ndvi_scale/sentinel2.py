@@ -1,0 +1,215 @@
+"""What a Sentinel-2 L2A item *is*: asset keys, scene classes, processing baseline, BOA offset, solar day.
+
+Tables and pure functions; no I/O. Sources: ESA PSD 15 (DN, SCL, baseline 04.00), the Earth Search, CDSE and
+Planetary Computer item metadata as recorded, odc-stac for the solar day. ``docs/correctness.md`` gives the
+reasons.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Final
+
+import numpy as np
+
+from ndvi_scale.errors import ConfigError
+from ndvi_scale.kernels import LAND, USE
+
+BANDS: Final = ("red", "nir", "scl")
+"""The bands NDVI needs: B04, B08 and the scene classification."""
+
+ASSET_KEYS: Final[tuple[dict[str, str], ...]] = (
+    {"red": "red", "nir": "nir", "scl": "scl"},
+    {"red": "B04", "nir": "B08", "scl": "SCL"},
+    {"red": "B04_10m", "nir": "B08_10m", "scl": "SCL_20m"},
+)
+"""Names of the bands' assets: Earth Search v1; Earth Search v0 and Planetary Computer; CDSE."""
+
+SCL_CLASSES: Final = (
+    "no_data",
+    "saturated_or_defective",
+    "dark_area",
+    "cloud_shadow",
+    "vegetation",
+    "not_vegetated",
+    "water",
+    "unclassified",
+    "cloud_medium_probability",
+    "cloud_high_probability",
+    "thin_cirrus",
+    "snow_or_ice",
+)
+
+MASKS: Final[dict[str, frozenset[int]]] = {
+    "default": frozenset({0, 1, 3, 8, 9, 10}),
+    "clear-sky": frozenset({0, 1, 2, 3, 8, 9, 10}),
+    "land": frozenset(range(12)) - {4, 5},
+    "none": frozenset(),
+}
+"""SCL classes that each mask preset drops. `none` drops nothing, not even unclassified DN > 0."""
+
+OFFSET_BASELINE: Final = (4, 0)
+"""First processing baseline whose DN carry the BOA offset (2022-01-25)."""
+
+BOA_OFFSET_DN: Final = -1000
+"""BOA_ADD_OFFSET of every band from baseline 04.00, where an item does not say its own."""
+
+OFF_LINE_BASELINE: Final = (99, 99)
+"""ESA's own off-line processing: a number that does not order among the others."""
+
+_DEFAULT_SCALE: Final = 1e-4
+_BASELINE_KEYS: Final = ("s2:processing_baseline", "sentinel:processing_baseline", "processing:version")
+_APPLIED_KEYS: Final = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
+
+
+@dataclass(frozen=True)
+class Offset:
+    """A BOA offset in DN and why it is believed."""
+
+    dn: int
+    evidence: str
+
+
+def parse_mask(mask: str | Iterable[int]) -> frozenset[int]:
+    """SCL classes to drop, from a preset's name, a list like ``"0,3,8"``, or the classes themselves.
+
+    Raises ConfigError for an unknown preset or a class outside 0–11.
+    """
+    if isinstance(mask, str):
+        if mask in MASKS:
+            return MASKS[mask]
+        parts = [part.strip() for part in mask.split(",")]
+        if not all(re.fullmatch(r"\d+", part) for part in parts):
+            near = get_close_matches(mask, MASKS, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise ConfigError(
+                f"unknown mask {mask!r}{hint}: give one of {', '.join(MASKS)}, or SCL classes like 0,1,3,8,9,10"
+            )
+        mask = [int(part) for part in parts]
+    classes = frozenset(int(number) for number in mask)
+    wrong = sorted(number for number in classes if not 0 <= number < len(SCL_CLASSES))
+    if wrong:
+        raise ConfigError(f"SCL class {wrong[0]} does not exist: classes are 0 to {len(SCL_CLASSES) - 1}")
+    return classes
+
+
+def scl_table(dropped: Iterable[int]) -> np.ndarray:
+    """Kernel bits of every SCL value, shape (256,), uint8: `USE` where kept, `LAND` for classes 4 and 5.
+
+    Values above 11 are not classes and never used, whatever is dropped.
+    """
+    table = np.zeros(256, np.uint8)
+    table[: len(SCL_CLASSES)] = USE
+    table[[4, 5]] |= LAND
+    table[sorted(dropped)] = 0
+    return table
+
+
+def parse_baseline(text: str) -> tuple[int, int]:
+    """``"05.11"`` → (5, 11): numbers that order as baselines do. Raises ValueError for anything else."""
+    match = re.fullmatch(r"\s*[Nn]?(\d{1,2})\.(\d{1,2})\s*", text)
+    if match is None:
+        raise ValueError(f"processing baseline {text!r} is not of the form NN.NN")
+    return int(match[1]), int(match[2])
+
+
+def baseline_rank(baseline: tuple[int, int]) -> tuple[int, int]:
+    """What to compare baselines by: 99.99 ranks below all, since it never wins by its number alone."""
+    return (-1, -1) if baseline == OFF_LINE_BASELINE else baseline
+
+
+def item_baseline(properties: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Processing baseline from an item's properties, or from its product name; None where neither has it."""
+    for key in _BASELINE_KEYS:
+        value = properties.get(key)
+        if value is not None:
+            try:
+                return parse_baseline(str(value))
+            except ValueError:
+                continue
+    match = re.search(r"_N(\d{2})(\d{2})_", str(properties.get("s2:product_uri", "")))
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def resolve_offset(
+    properties: Mapping[str, Any],
+    asset: Mapping[str, Any],
+    override: int | None = None,
+) -> Offset | None:
+    """BOA offset in DN of one red or nir asset; None when its baseline is unknown and nothing overrides.
+
+    In this order: the user's override; 0 below baseline 04.00; 0 where the item says that the offset is
+    already in the pixels of its COGs (the flag does not speak of a JP2 beside them); the value the asset
+    declares; −1000.
+    """
+    if override is not None:
+        return Offset(override, "given by the user")
+    baseline = item_baseline(properties)
+    if baseline is None:
+        return None
+    name = f"{baseline[0]:02}.{baseline[1]:02}"
+    if baseline < OFFSET_BASELINE:
+        return Offset(0, f"baseline {name} is before 04.00")
+    applied = next((key for key in _APPLIED_KEYS if properties.get(key) is True), None)
+    if applied and "jp2" not in str(asset.get("type", "")):
+        return Offset(0, f"{applied} is true")
+    declared = _declared_offset(asset)
+    if declared is not None:
+        return Offset(declared, f"declared by the asset, baseline {name}")
+    return Offset(BOA_OFFSET_DN, f"baseline {name}, nothing declared")
+
+
+def _declared_offset(asset: Mapping[str, Any]) -> int | None:
+    bands = asset.get("raster:bands") or asset.get("bands") or [{}]
+    for source in (asset, bands[0]):
+        for prefix in ("raster:", ""):
+            if f"{prefix}offset" in source:
+                scale = source.get(f"{prefix}scale") or _DEFAULT_SCALE
+                return round(source[f"{prefix}offset"] / scale)
+    return None
+
+
+def find_asset_keys(keys: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The naming that an item's asset keys follow best, and the bands it lacks under that naming."""
+    present = set(keys)
+    best = max(ASSET_KEYS, key=lambda names: sum(key in present for key in names.values()))
+    return best, tuple(band for band, key in best.items() if key not in present)
+
+
+def item_tile(properties: Mapping[str, Any], item_id: str) -> str:
+    """MGRS tile such as ``31TCJ``, from whichever field has it; empty where none does."""
+    code = str(properties.get("grid:code") or properties.get("s2:mgrs_tile") or "")
+    if not code and "mgrs:grid_square" in properties:
+        code = "{mgrs:utm_zone:02d}{mgrs:latitude_band}{mgrs:grid_square}".replace(":", "_").format(
+            **{key.replace(":", "_"): value for key, value in properties.items() if key.startswith("mgrs:")}
+        )
+    match = re.search(r"(\d{1,2}[C-X][A-Z]{2})(?![A-Z0-9])", code) or re.search(
+        r"_T?(\d{1,2}[C-X][A-Z]{2})_", item_id
+    )
+    return match[1].zfill(5) if match else ""
+
+
+def item_datatake(properties: Mapping[str, Any]) -> str:
+    """What every processing of one datatake shares: platform and start of sensing; empty where unknown."""
+    for key, pattern in (
+        ("s2:datatake_id", r"G(S2[A-D])_(\d{8}T\d{6})"),
+        ("eopf:datatake_id", r"G(S2[A-D])_(\d{8}T\d{6})"),
+        ("s2:product_uri", r"(S2[A-D])_MSIL\w{2}_(\d{8}T\d{6})"),
+    ):
+        match = re.search(pattern, str(properties.get(key, "")))
+        if match:
+            return f"{match[1]}_{match[2]}"
+    return ""
+
+
+def solar_day(time: dt.datetime, longitude: float) -> dt.date:
+    """Solar date at a longitude in degrees east: UTC shifted by whole hours, truncated toward zero.
+
+    Truncation as odc-stac does it (``int(longitude / 15)``), so that the days of both agree.
+    """
+    utc = time.astimezone(dt.UTC) if time.tzinfo else time
+    return (utc + dt.timedelta(hours=int(longitude / 15))).date()

