@@ -9,9 +9,13 @@ import pytest
 import services
 from hypothesis import settings
 
+from ndvi_scale.sandbox import make_sandbox
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from ndvi_scale.sandbox import Sandbox
 
 # The same examples on every machine: a failure is a change of the code, never of the weather.
 settings.register_profile("default", deadline=None, derandomize=True)
@@ -71,3 +75,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.line(f"FAILED: {len(skipped)} tests were skipped, and none may be:", red=True)
     for line in skipped:
         terminalreporter.line(f"  {line}")
+
+
+@pytest.fixture(scope="session")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Sandbox:
+    """A small archive with known NDVI: three tiles of 256 x 256, three dates. Read only."""
+    return make_sandbox(tmp_path_factory.mktemp("sandbox") / "archive", size=256, dates=3)

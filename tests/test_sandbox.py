@@ -87,9 +87,7 @@ def _read(path: Path) -> NDArray[Any]:
 def _codes(granule: Stored) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
     """NDVI codes by way of float64, which is exact here, and where the granule shows the ground."""
     properties = granule.properties
-    shift = (
-        properties["s2:processing_baseline"] >= "04.00" and not properties["earthsearch:boa_offset_applied"]
-    )
+    shift = properties["s2:processing_baseline"] >= "04.00" and not properties["earthsearch:boa_offset_applied"]
     red, nir = (band.astype(np.int64) - 1000 * shift for band in (granule.red, granule.nir))
     scl = granule.scl.repeat(2, axis=0).repeat(2, axis=1)
     bounded = (np.minimum(granule.red, granule.nir) > 0) & (np.maximum(granule.red, granule.nir) < 32768)
@@ -118,9 +116,7 @@ def _by_tile(stored: dict[str, Stored]) -> dict[tuple[str, str], list[Stored]]:
 
 
 @pytest.mark.parametrize(("size", "dates", "seed"), [(256, 6, 0), (64, 3, 1), (300, 4, 7), (640, 1, 2)])
-def test_an_exact_reader_finds_the_truth_code_for_code(
-    tmp_path: Path, size: int, dates: int, seed: int
-) -> None:
+def test_an_exact_reader_finds_the_truth_code_for_code(tmp_path: Path, size: int, dates: int, seed: int) -> None:
     made = make_sandbox(tmp_path / "s", size=size, dates=dates, seed=seed)
     by_day = defaultdict(list)
     for granule in _stored(made).values():
@@ -194,15 +190,11 @@ def test_all_three_states_of_the_offset(stored: dict[str, Stored]) -> None:
     for granule in stored.values():
         declared = {granule.item["assets"][name]["raster:bands"][0]["offset"] for name in ("red", "nir")}
         properties = granule.properties
-        states.add(
-            (properties["s2:processing_baseline"], properties["earthsearch:boa_offset_applied"], *declared)
-        )
+        states.add((properties["s2:processing_baseline"], properties["earthsearch:boa_offset_applied"], *declared))
     assert states == {("03.01", False, 0), ("05.00", False, -0.1), ("05.00", True, -0.1)}
 
 
-def test_dark_water_is_negative_only_where_an_offset_allows_it(
-    made: Sandbox, stored: dict[str, Stored]
-) -> None:
+def test_dark_water_is_negative_only_where_an_offset_allows_it(made: Sandbox, stored: dict[str, Stored]) -> None:
     pending = [g for g in stored.values() if g.day in {"20210420", "20210601"}]
     assert all(g.properties["s2:processing_baseline"] == "05.00" for g in pending)
     below = sum(int(((g.red > 0) & (g.red < 1000)).sum()) for g in pending)
@@ -306,9 +298,7 @@ def test_classes_say_what_the_ground_is(stored: dict[str, Stored]) -> None:
 def test_items_are_those_of_earth_search(made: Sandbox, stored: dict[str, Stored]) -> None:
     granule = stored["S2A_31TCJ_20210402_0_L2A"]
     assert granule.properties["platform"] == "sentinel-2a"
-    assert granule.properties["s2:product_uri"].startswith(
-        "S2A_MSIL2A_20210402T104621_N0301_R008_T31TCJ_20210402T"
-    )
+    assert granule.properties["s2:product_uri"].startswith("S2A_MSIL2A_20210402T104621_N0301_R008_T31TCJ_20210402T")
     assert granule.properties["s2:datatake_id"].startswith("GS2A_20210402T104621_")
     assert granule.properties["mgrs:grid_square"] == "CJ"
     for name, pixel, dtype in (("red", 10, "uint16"), ("nir", 10, "uint16"), ("scl", 20, "uint8")):

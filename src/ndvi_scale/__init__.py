@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from ndvi_scale.config import RunConfig
     from ndvi_scale.errors import NdviScaleError
     from ndvi_scale.estimate import Estimate, estimate_plan
-    from ndvi_scale.ledger import load_plan
     from ndvi_scale.lazy import compute_ndvi, load_bands, open_ndvi
+    from ndvi_scale.ledger import load_plan
     from ndvi_scale.plan import Plan, build_plan
     from ndvi_scale.readers import open_reader
     from ndvi_scale.region import compute_region

@@ -12,7 +12,6 @@ import xarray as xr
 from ndvi_scale.lazy import compute_ndvi
 
 
-
 @xr.register_dataset_accessor("s2")
 class Sentinel2Accessor:
     """Methods of a dataset that holds Sentinel-2 bands."""

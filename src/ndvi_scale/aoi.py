@@ -90,7 +90,7 @@ def _four_numbers(source: str) -> Bbox:
         numbers = [float(part) for part in source.split(",")]
     except ValueError:
         numbers = []
-    if len(numbers) != 4 or not all(map(math.isfinite, numbers)):  # noqa: PLR2004 (W, S, E, N)
+    if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
         raise ConfigError(
             f"bbox {source!r}: four finite numbers are needed. "
             "Write W,S,E,N in degrees, for example 1.2,43.5,1.6,43.7."
@@ -121,9 +121,7 @@ def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise ConfigError(
-            f"{path}: the AOI file cannot be read ({error.strerror}). Check the path."
-        ) from error
+        raise ConfigError(f"{path}: the AOI file cannot be read ({error.strerror}). Check the path.") from error
     except ValueError as error:  # JSON and UTF-8 alike
         raise ConfigError(
             f"{path}: the AOI must be GeoJSON, and this file is not JSON ({error}). "

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from ndvi_scale import __version__, ledger, write
+from ndvi_scale import ledger, write
 from ndvi_scale.config import RunConfig, config_differences
 from ndvi_scale.errors import NdviScaleError, PlanMismatchError, StoreError
-from ndvi_scale.lattice import Region
-from ndvi_scale.plan import Plan
 from ndvi_scale.readers import Reader, Traffic
 from ndvi_scale.region import RegionRecord, compute_region, total_counters
 from ndvi_scale.store import STAGED, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from ndvi_scale.lattice import Region
+    from ndvi_scale.plan import Plan
 
 _STATE_FILES: Final = ("plan.json", "items.parquet", "regions.parquet", ledger.FOLDER)
 _GROUP_FILES: Final = (".zattrs", ".zgroup", ".zmetadata", "zarr.json")
@@ -210,5 +213,4 @@ def _summary(report: RunReport) -> dict[str, Any]:
         "valid": report.valid,
         "counters": report.counters,
         "skipped": report.skipped,
-        "finished_by": __version__,
     }

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from ndvi_scale.kernels import CODE_SCALE, FILL_CODE
+from ndvi_scale.composite import fill_of
+from ndvi_scale.kernels import CODE_SCALE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 EPOCH: Final = dt.date(1970, 1, 1)
 GRID_MAPPING: Final = "spatial_ref"
+ZARR_V2: Final = 2
 CONVENTIONS: Final = (
     {
         "uuid": "f17cb550-5864-4468-aeb7-f3180cfb622f",
@@ -72,7 +74,7 @@ def coordinates(plan: Plan) -> dict[str, Variable]:
     }
 
 
-def _centres(geobox: GeoBox, axis: str) -> NDArray[np.float64]:
+def _centres(geobox: GeoBox, axis: str) -> NDArray[np.floating[Any]]:
     affine = geobox.affine
     if axis == "y":
         return affine.f + affine.e * (np.arange(geobox.shape.y) + 0.5)
@@ -89,7 +91,7 @@ def _axis(name: str) -> dict[str, Any]:
 
 
 def _grid_mapping(geobox: GeoBox) -> dict[str, Any]:
-    from pyproj import CRS  # noqa: PLC0415 - only where a cube is described
+    from pyproj import CRS
 
     crs = CRS.from_user_input(str(geobox.crs))
     a, b, c, d, e, f = list(geobox.affine)[:6]
@@ -114,16 +116,11 @@ def ndvi_attributes(dtype: str) -> dict[str, Any]:
     }
 
 
-def fill_value(dtype: str) -> int | float:
-    """What a pixel without NDVI holds in storage."""
-    return FILL_CODE if dtype == "int16" else float("nan")
-
-
 def encoded_fill(dtype: str, zarr_format: int) -> int | float | str:
     """``_FillValue`` as xarray writes it: a number, or in Zarr v3 the base64 of a double for floats."""
-    if dtype == "int16" or zarr_format == 2:  # noqa: PLR2004 - the format's number
-        return fill_value(dtype)
-    return base64.standard_b64encode(struct.pack("<d", fill_value(dtype))).decode()
+    if dtype == "int16" or zarr_format == ZARR_V2:
+        return fill_of(dtype)
+    return base64.standard_b64encode(struct.pack("<d", fill_of(dtype))).decode()
 
 
 def cube_attributes(plan: Plan) -> dict[str, Any]:

@@ -64,7 +64,11 @@ region_options = _options(
     click.option("--config", metavar="FILE", help="TOML file with any of these settings; flags win over it."),
 )
 compute_options = _options(
-    click.option("--mask", metavar="NAME|CLASSES", help="SCL classes to drop: default, clear-sky, land, none, or 0,1,3."),
+    click.option(
+        "--mask",
+        metavar="NAME|CLASSES",
+        help="SCL classes to drop: default, clear-sky, land, none, or 0,1,3.",
+    ),
     click.option("--out-of-range", metavar="mask|clip", help="What becomes of |NDVI| > 1."),
     click.option("--offset", type=int, metavar="DN", help="BOA offset for every item, against its metadata."),
     click.option("--crs", metavar="EPSG:N", help="UTM zone of the output, where the items lie in several."),
@@ -81,7 +85,11 @@ where_options = _options(
     click.option("--reader", default="rasterio", show_default=True, help="What reads the assets."),
 )
 storage_option = click.option(
-    "--storage-option", "storage", multiple=True, metavar="KEY=VALUE", help="For S3: endpoint, region, …; repeatable."
+    "--storage-option",
+    "storage",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="For S3: endpoint, region, …; repeatable.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program.")
 
@@ -91,7 +99,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON f
 @click.option("--verbose", "-v", is_flag=True, help="Say what is done meanwhile.")
 @click.option("--traceback", is_flag=True, help="Show where an error comes from.")
 @click.pass_context
-def cli(context: click.Context, verbose: bool, traceback: bool) -> None:  # noqa: FBT001 - click passes flags so
+def cli(context: click.Context, verbose: bool, traceback: bool) -> None:
     """NDVI of Sentinel-2 over a region and a date range, at any size."""
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s", stream=sys.stderr)
     for noisy in ("rasterio", "botocore", "urllib3", "distributed"):
@@ -109,7 +117,7 @@ def cli(context: click.Context, verbose: bool, traceback: bool) -> None:  # noqa
 @click.option("--png", metavar="FILE", help="Draw the result.")
 def run(**flags: Any) -> None:
     """Compute NDVI of a region and date range into a Zarr store; the same command again resumes."""
-    from ndvi_scale import batch  # noqa: PLC0415
+    from ndvi_scale import batch
 
     job = _job(flags)
     store = job.store()
@@ -126,9 +134,9 @@ def run(**flags: Any) -> None:
 
 
 def _run(plan: Plan, store: Store, flags: Mapping[str, Any], *, resumed: bool) -> None:
-    from ndvi_scale import batch, report  # noqa: PLC0415
-    from ndvi_scale.estimate import estimate_plan  # noqa: PLC0415
-    from ndvi_scale.readers import open_reader  # noqa: PLC0415
+    from ndvi_scale import batch, report
+    from ndvi_scale.estimate import estimate_plan
+    from ndvi_scale.readers import open_reader
 
     console = _console()
     reader = open_reader(flags["reader"])
@@ -169,7 +177,7 @@ def _conclude(outcome: RunReport, store: Store, console: Console) -> None:
 
 
 def _draw(store: Store, path: str, console: Console) -> None:
-    from ndvi_scale.picture import save_quicklook  # noqa: PLC0415
+    from ndvi_scale.picture import save_quicklook
 
     save_quicklook(store, Path(path))
     console.print(f"Picture: {path}")
@@ -185,9 +193,9 @@ def _draw(store: Store, path: str, console: Console) -> None:
 @json_option
 def plan(**flags: Any) -> None:
     """Show what a run would read, compute and write, and what it would cost."""
-    from ndvi_scale import batch, ledger, report  # noqa: PLC0415
-    from ndvi_scale.estimate import estimate_plan  # noqa: PLC0415
-    from ndvi_scale.readers import open_reader  # noqa: PLC0415
+    from ndvi_scale import batch, ledger, report
+    from ndvi_scale.estimate import estimate_plan
+    from ndvi_scale.readers import open_reader
 
     job = _job(flags)
     store = job.store() if flags["save"] else None
@@ -212,8 +220,8 @@ def plan(**flags: Any) -> None:
 @json_option
 def search(**flags: Any) -> None:
     """Find items, and list or save them."""
-    from ndvi_scale import report  # noqa: PLC0415
-    from ndvi_scale.search import save_items  # noqa: PLC0415
+    from ndvi_scale import report
+    from ndvi_scale.search import save_items
 
     found = _job(flags).find_items()
     if flags["save"]:
@@ -228,10 +236,10 @@ def search(**flags: Any) -> None:
 @click.argument("url")
 @storage_option
 @json_option
-def status(url: str, storage: tuple[str, ...], as_json: bool) -> None:  # noqa: FBT001
+def status(url: str, storage: tuple[str, ...], as_json: bool) -> None:
     """Show how far a run has come, from its ledger."""
-    from ndvi_scale import batch, report  # noqa: PLC0415
-    from ndvi_scale.write import read_attributes  # noqa: PLC0415
+    from ndvi_scale import batch, report
+    from ndvi_scale.write import read_attributes
 
     store, plan = _existing_run(url, storage)
     outcome = batch.read_report(plan, store)
@@ -250,10 +258,10 @@ def status(url: str, storage: tuple[str, ...], as_json: bool) -> None:  # noqa: 
 @click.option("--digest", is_flag=True, help="SHA-256 of all pixels and metadata: equal for equal results.")
 @click.option("--png", metavar="FILE", help="Draw the output.")
 @json_option
-def info(url: str, storage: tuple[str, ...], digest: bool, png: str | None, as_json: bool) -> None:  # noqa: FBT001
+def info(url: str, storage: tuple[str, ...], digest: bool, png: str | None, as_json: bool) -> None:
     """Describe an output: grid, days, items, offsets, size."""
-    from ndvi_scale import report  # noqa: PLC0415
-    from ndvi_scale.write import read_attributes, store_digest  # noqa: PLC0415
+    from ndvi_scale import report
+    from ndvi_scale.write import read_attributes, store_digest
 
     store, plan = _existing_run(url, storage)
     facts = report.plan_json(plan, None)
@@ -278,9 +286,9 @@ def info(url: str, storage: tuple[str, ...], digest: bool, png: str | None, as_j
 @click.option("--size", type=int, default=1536, show_default=True, help="Pixels of 10 m along a granule's side.")
 @click.option("--full", is_flag=True, help="Whole MGRS tiles: 10980 pixels.")
 @click.option("--dates", type=int, default=6, show_default=True)
-def sandbox(directory: Path, seed: int, size: int, full: bool, dates: int) -> None:  # noqa: FBT001
+def sandbox(directory: Path, seed: int, size: int, full: bool, dates: int) -> None:
     """Make a believable Sentinel-2 archive with known NDVI, to try things on."""
-    from ndvi_scale.sandbox import make_sandbox  # noqa: PLC0415
+    from ndvi_scale.sandbox import make_sandbox
 
     console = _console()
     with console.status("making a sandbox") as spinner:
@@ -301,9 +309,9 @@ def sandbox(directory: Path, seed: int, size: int, full: bool, dates: int) -> No
 @where_options
 def demo(directory: Path, size: int, **flags: Any) -> None:
     """Make a sandbox, run on it, check the result against the known NDVI, and draw it."""
-    from ndvi_scale import batch  # noqa: PLC0415
-    from ndvi_scale.demo import check_truth  # noqa: PLC0415
-    from ndvi_scale.sandbox import make_sandbox  # noqa: PLC0415
+    from ndvi_scale import batch
+    from ndvi_scale.demo import check_truth
+    from ndvi_scale.sandbox import make_sandbox
 
     console = _console()
     with console.status("making a sandbox") as spinner:
@@ -334,7 +342,7 @@ class Job:
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any], storage: tuple[str, ...] = ()) -> Job:
         """Sort settings into what is computed, from which items, and where to."""
-        from ndvi_scale.config import make_config  # noqa: PLC0415
+        from ndvi_scale.config import make_config
 
         values = dict(settings)
         items, out = values.pop("items", None), values.pop("out", None)
@@ -350,7 +358,7 @@ class Job:
 
     def find_items(self) -> list[pystac.Item]:
         """Search the catalog, or take the saved items that fit."""
-        from ndvi_scale.search import search_items  # noqa: PLC0415
+        from ndvi_scale.search import search_items
 
         config = self.config
         return search_items(
@@ -363,7 +371,7 @@ class Job:
 
     def build_plan(self) -> Plan:
         """Search and freeze."""
-        from ndvi_scale.plan import build_plan  # noqa: PLC0415
+        from ndvi_scale.plan import build_plan
 
         return build_plan(self.find_items(), self.config)
 
@@ -376,18 +384,20 @@ class Job:
 
 def _items_digest(path: Path) -> str:
     """What stands for saved items in a configuration: other contents are another run."""
-    import hashlib  # noqa: PLC0415
+    import hashlib
 
     try:
         return f"items {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
     except OSError as error:
-        raise ConfigError(f"{path}: the items cannot be read ({error.strerror}): save some with `search --save`") from None
+        raise ConfigError(
+            f"{path}: the items cannot be read ({error.strerror}): save some with `search --save`"
+        ) from None
 
 
 def _job(flags: Mapping[str, Any]) -> Job:
-    from dataclasses import fields  # noqa: PLC0415
+    from dataclasses import fields
 
-    from ndvi_scale.config import RunConfig, read_config  # noqa: PLC0415
+    from ndvi_scale.config import RunConfig, read_config
 
     names = {field.name for field in fields(RunConfig)} | {"bbox", "items", "out"}
     given = {name: value for name, value in flags.items() if name in names and value is not None}
@@ -401,7 +411,7 @@ def _job(flags: Mapping[str, Any]) -> Job:
 
 
 def _open_store(url: str, storage: tuple[str, ...]) -> Store:
-    from ndvi_scale.store import open_store  # noqa: PLC0415
+    from ndvi_scale.store import open_store
 
     wrong = next((option for option in storage if "=" not in option), None)
     if wrong is not None:
@@ -410,7 +420,7 @@ def _open_store(url: str, storage: tuple[str, ...]) -> Store:
 
 
 def _existing_run(url: str, storage: tuple[str, ...]) -> tuple[Store, Plan]:
-    from ndvi_scale.ledger import load_plan  # noqa: PLC0415
+    from ndvi_scale.ledger import load_plan
 
     store = _open_store(url, storage)
     plan = load_plan(store)
@@ -420,9 +430,9 @@ def _existing_run(url: str, storage: tuple[str, ...]) -> tuple[Store, Plan]:
 
 
 def _in_flight(plan: Plan, flags: Mapping[str, Any]) -> int:
-    import psutil  # noqa: PLC0415
+    import psutil
 
-    from ndvi_scale.estimate import parse_size, regions_in_flight  # noqa: PLC0415
+    from ndvi_scale.estimate import parse_size, regions_in_flight
 
     # Reading waits for the network more than it computes, so twice the cores; more than eight threads gain
     # nothing on one origin connection each and cost memory.
@@ -433,7 +443,7 @@ def _in_flight(plan: Plan, flags: Mapping[str, Any]) -> int:
 
 
 def _console() -> Console:
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console
 
     # Not a terminal: do not fold what a log or a pipe could take whole.
     return Console(stderr=True) if sys.stderr.isatty() else Console(stderr=True, width=160)

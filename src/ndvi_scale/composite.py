@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 def empty_layer(shape: tuple[int, int], dtype: str) -> NDArray[Any]:
     """A layer in which no pixel is valid yet: `FILL_CODE` for int16, NaN for float32."""
-    return np.full(shape, FILL_CODE if dtype == "int16" else np.nan, dtype)
+    return np.full(shape, fill_of(dtype), dtype)
+
+
+def fill_of(dtype: str) -> int | float:
+    """What a pixel without NDVI holds: `FILL_CODE` in int16, NaN in float32."""
+    return FILL_CODE if dtype == "int16" else float("nan")
 
 
 def is_fill(layer: NDArray[Any]) -> NDArray[np.bool_]:

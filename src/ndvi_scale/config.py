@@ -6,17 +6,19 @@ import hashlib
 import json
 import math
 import tomllib
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 
 from shapely.geometry import shape
 
-from ndvi_scale.aoi import Aoi, parse_bbox, read_aoi
+from ndvi_scale.aoi import Aoi, Area, parse_bbox, read_aoi
 from ndvi_scale.errors import ConfigError
 from ndvi_scale.sentinel2 import MASKS, parse_mask
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 OutOfRange = Literal["mask", "clip"]
 OnError = Literal["raise", "skip"]
@@ -28,6 +30,8 @@ DEFAULT_CHUNK: Final = 2048
 
 MAX_CHUNK: Final = 16384
 """A side above this would make one object of over half a gigabyte."""
+
+_PERCENT: Final = 100
 
 ALGORITHM: Final = 1
 """Raised whenever the same plan would give other pixels; part of the digest."""
@@ -74,7 +78,7 @@ class RunConfig:
         _check_choice("zarr-format", self.zarr_format, (2, 3))
         if self.resolution is not None and not (math.isfinite(self.resolution) and self.resolution > 0):
             raise ConfigError(f"resolution {self.resolution} is not a size: give metres above 0, such as 10")
-        if self.cloud_cover is not None and not 0 <= self.cloud_cover <= 100:  # noqa: PLR2004 - percent
+        if self.cloud_cover is not None and not 0 <= self.cloud_cover <= _PERCENT:
             raise ConfigError(f"cloud cover {self.cloud_cover} is not a percentage: give 0 to 100")
         if self.crs is not None:
             _check_crs(self.crs)
@@ -91,7 +95,7 @@ class RunConfig:
         """The inverse of `as_dict`."""
         given = dict(values)
         geometry = given.pop("aoi")
-        aoi = Aoi(shape(geometry), "the stored plan") if geometry else None
+        aoi = Aoi(cast("Area", shape(geometry)), "the stored plan") if geometry else None
         return cls(**{**given, "mask": tuple(given["mask"]), "aoi": aoi})
 
     def digest(self) -> str:
@@ -177,8 +181,8 @@ def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
 
 
 def _check_crs(text: str) -> None:
-    from pyproj import CRS  # noqa: PLC0415 - 0.2 s, and most runs name no CRS
-    from pyproj.exceptions import CRSError  # noqa: PLC0415
+    from pyproj import CRS
+    from pyproj.exceptions import CRSError
 
     try:
         crs = CRS.from_user_input(text)

@@ -8,6 +8,7 @@ import numpy as np
 import rasterio
 import zarr
 from odc.geo.geobox import GeoBox
+from rasterio.windows import Window
 
 from ndvi_scale.errors import NdviScaleError
 from ndvi_scale.kernels import FILL_CODE
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 def check_truth(store: Store, sandbox: Sandbox) -> str:
     """One line: how many codes of an output were compared with the sandbox's truth, all of them equal.
 
-    Raises NdviScaleError when one differs, or when a pixel is valid in one and not in the other.
+    Raises NdviScaleError when one differs, or stands where the sandbox has no valid pixel.
     """
     plan = load_plan(store)
     if plan is None:
@@ -37,12 +38,14 @@ def check_truth(store: Store, sandbox: Sandbox) -> str:
             grid = GeoBox((truth.height, truth.width), truth.transform, truth.crs)
             column, row = pixel_place(grid, plan.lattice.geobox)
             height, width = plan.lattice.geobox.shape
-            window = rasterio.windows.Window(column, row, width, height)
+            window = Window(column, row, width, height)  # pyright: ignore[reportCallIssue]
             expected = np.where(valid.read(1, window=window) == 1, truth.read(1, window=window), FILL_CODE)
         found = np.asarray(codes[layer])
         seen = found != FILL_CODE
         compared += int(seen.sum())
         wrong += int((found != expected)[seen].sum())
     if wrong:
-        raise NdviScaleError(f"{wrong:,} of {compared:,} NDVI codes differ from the sandbox's truth: please report it")
+        raise NdviScaleError(
+            f"{wrong:,} of {compared:,} NDVI codes differ from the sandbox's truth: please report it"
+        )
     return f"Checked against the sandbox's truth: all {compared:,} NDVI codes are equal."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +15,8 @@ from ndvi_scale.lattice import Window, native_window
 from ndvi_scale.readers import Layout, Reader, Traffic, block_runs, touched_blocks
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ndvi_scale.granules import Asset, Granule
     from ndvi_scale.plan import Plan
 

@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from odc.geo.geobox import GeoBox
 
 from ndvi_scale.errors import ItemError
 from ndvi_scale.granules import Asset, Granule, scl_factor
 from ndvi_scale.kernels import cpu
 from ndvi_scale.lattice import native_window, pixel_place
-from ndvi_scale.readers import Reader, Traffic
 from ndvi_scale.sentinel2 import scl_table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from odc.geo.geobox import GeoBox
 
     from ndvi_scale.config import RunConfig
+    from ndvi_scale.readers import Reader, Traffic
 
 T = TypeVar("T", bound=np.generic)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,8 @@ from ndvi_scale import sentinel2
 from ndvi_scale.errors import ItemError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
     import pystac
 
 SAME_PASS = dt.timedelta(seconds=60)
@@ -134,7 +135,7 @@ def _asset(item: pystac.Item, band: str, key: str, override: int | None) -> Asse
         resolved = sentinel2.resolve_offset(item.properties, fields, override)
         if resolved is None:
             raise ItemError(
-                f"item {item.id} gives no processing baseline ({', '.join(sentinel2._BASELINE_KEYS)}): "  # noqa: SLF001
+                f"item {item.id} gives no processing baseline ({', '.join(sentinel2.BASELINE_KEYS)}): "
                 "whether its DN carry the BOA offset cannot be known; give the offset (0 or -1000)",
                 item_id=item.id,
                 asset=key,
@@ -238,9 +239,7 @@ def _by_datatake(granules: Iterable[Granule]) -> list[Sequence[Granule]]:
         start = 0
         for i in range(1, len(members) + 1):
             # Members come in order of time; only those without a datatake id need the gap.
-            if i == len(members) or (
-                not members[i].datatake and members[i].time - members[i - 1].time > SAME_PASS
-            ):
+            if i == len(members) or (not members[i].datatake and members[i].time - members[i - 1].time > SAME_PASS):
                 found.append(members[start:i])
                 start = i
     return found

@@ -8,16 +8,22 @@ it begins on a COG block border, so that no block of that tile is read for two o
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from odc.geo.geobox import GeoBox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 COG_BLOCK = 1024
 """Side in pixels of the internal blocks of Sentinel-2 COGs as Earth Search and Planetary Computer store them
 (Planetary Computer: 512, which divides it)."""
+
+PHASE = 1e-6
+"""Part of a pixel by which borders may miss each other. A reprojected border lands a hair beside the pixel border
+it was made from; without this it would drag in one more row of pixels."""
 
 Bounds = tuple[float, float, float, float]
 """left, bottom, right, top in a projected CRS, metres."""
@@ -115,10 +121,8 @@ def fit_lattice(bounds: Bounds, anchor: GeoBox, snap: int, chunk: int) -> Lattic
 
 
 def _fit_axis(start: float, stop: float, snap: int, chunk: int) -> tuple[int, int]:
-    # A reprojected border lands a hair beside the pixel border it was made from; without the tolerance it
-    # would drag in one more row of pixels.
-    first = math.floor(start / snap + 1e-6) * snap
-    last = math.ceil(stop / snap - 1e-6) * snap
+    first = math.floor(start / snap + PHASE) * snap
+    last = math.ceil(stop / snap - PHASE) * snap
     if last - first > chunk:
         block = COG_BLOCK if chunk % COG_BLOCK == 0 else chunk
         first = first // block * block
@@ -143,6 +147,6 @@ def native_window(geobox: GeoBox, native: GeoBox) -> Window | None:
 def pixel_place(grid: GeoBox, other: GeoBox) -> tuple[int, int]:
     """Column and row in `grid` of the upper left pixel of `other`. Raises ValueError if it is between pixels."""
     column, row = ~grid.affine * (other.affine * (0, 0))
-    if abs(column - round(column)) > 1e-6 or abs(row - round(row)) > 1e-6:
+    if abs(column - round(column)) > PHASE or abs(row - round(row)) > PHASE:
         raise ValueError(f"grids are out of phase by {column % 1:.3f}, {row % 1:.3f} pixels")
     return round(column), round(row)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import dask.array as da
 import numpy as np
 import xarray as xr
+from dask.array.core import normalize_chunks
 
 from ndvi_scale import cf
 from ndvi_scale.errors import ConfigError
@@ -65,9 +66,7 @@ def _region_array(
 ) -> da.Array:
     """``(time, *leading, y, x)``: one task a region, whose chunk is what `chunk` makes of it."""
     layers, height, width = plan.shape
-    sides = da.core.normalize_chunks(
-        (1, *leading, *plan.lattice.chunk_shape), shape=(layers, *leading, height, width)
-    )
+    sides = normalize_chunks((1, *leading, *plan.lattice.chunk_shape), shape=(layers, *leading, height, width))
     empty = np.empty((0,) * len(sides), dtype)
     return da.map_blocks(_compute_block, _Task(plan, reader, chunk), chunks=sides, dtype=dtype, meta=empty)
 
@@ -181,7 +180,13 @@ def _kernel(dtype: np.dtype[Any], offset: int | None) -> Callable[..., NDArray[n
 
 
 def _from_dn(
-    red: NDArray[Any], nir: NDArray[Any], scl: NDArray[Any], *, table: NDArray[np.uint8], offset: int, clip: bool
+    red: NDArray[Any],
+    nir: NDArray[Any],
+    scl: NDArray[Any],
+    *,
+    table: NDArray[np.uint8],
+    offset: int,
+    clip: bool,
 ) -> NDArray[np.float32]:
     flat = [band.reshape(-1, band.shape[-1]) for band in (red, nir, scl)]
     ndvi, _ = cpu.ndvi_ratio(flat[0], flat[1], flat[2], table, (offset, offset), clip=clip)
@@ -189,7 +194,13 @@ def _from_dn(
 
 
 def _from_reflectance(
-    red: NDArray[Any], nir: NDArray[Any], scl: NDArray[Any], *, table: NDArray[np.uint8], offset: int, clip: bool
+    red: NDArray[Any],
+    nir: NDArray[Any],
+    scl: NDArray[Any],
+    *,
+    table: NDArray[np.uint8],
+    offset: int,
+    clip: bool,
 ) -> NDArray[np.float32]:
     del offset
     rho_red, rho_nir = red.astype(np.float64), nir.astype(np.float64)

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ndvi_scale.errors import StoreError
 from ndvi_scale.lattice import Region
-from ndvi_scale.plan import Plan
 from ndvi_scale.planfile import PLAN, decode_plan, encode_plan
 from ndvi_scale.readers import Traffic
 from ndvi_scale.region import RegionRecord
-from ndvi_scale.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ndvi_scale.plan import Plan
+    from ndvi_scale.store import Store
 
 FOLDER: Final = "ledger/"
 FLUSH_RECORDS: Final = 256

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -11,6 +10,8 @@ import numpy as np
 from ndvi_scale.errors import StoreError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import xarray as xr
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 MOST_PANELS: Final = 12
 PANEL_PIXELS: Final = 500
 COLUMNS: Final = 4
+COURSE_INCHES: Final = 2.3
 _STOPS: Final = (
     # NDVI, colour: water, bare ground, sparse, grass, dense canopy.
     (-0.3, "#3b5b8c"),
@@ -38,8 +40,8 @@ def save_quicklook(store: Store, path: Path) -> None:
     Reads each shown layer once and keeps only every n-th pixel of it. Raises StoreError when the output cannot
     be read or the file not be written.
     """
-    import xarray as xr  # noqa: PLC0415 - two seconds that only a picture needs
-    from matplotlib.figure import Figure  # noqa: PLC0415
+    import xarray as xr
+    from matplotlib.figure import Figure
 
     with xr.open_zarr(store.zarr(read_only=True)) as cube:
         layers = _thinned(cube["ndvi"])
@@ -52,38 +54,35 @@ def save_quicklook(store: Store, path: Path) -> None:
 
 
 def _thinned(ndvi: xr.DataArray) -> xr.DataArray:
+    import xarray as xr
+
     step = max(1, math.ceil(max(ndvi.sizes["y"], ndvi.sizes["x"]) / PANEL_PIXELS))
     picked = np.unique(np.linspace(0, ndvi.sizes["time"] - 1, MOST_PANELS).round().astype(int))
-    thin = [
-        ndvi.isel(time=int(layer)).isel(y=slice(step // 2, None, step), x=slice(step // 2, None, step)).compute()
-        for layer in picked
-    ]
-    import xarray as xr  # noqa: PLC0415
-
-    return xr.concat(thin, "time")
+    every = {"y": slice(step // 2, None, step), "x": slice(step // 2, None, step)}
+    return xr.concat([ndvi.isel(time=int(layer)).isel(every).compute() for layer in picked], "time")
 
 
 def _draw(figure: Figure, layers: xr.DataArray, attrs: dict[str, Any]) -> None:
     count = layers.sizes["time"]
-    columns = min(COLUMNS, count)
-    rows = math.ceil(count / columns)
-    figure.set_size_inches(3.3 * columns + 0.9, 3.3 * rows * layers.sizes["y"] / layers.sizes["x"] + 2.9)
-    top, bottom = figure.subfigures(2, 1, height_ratios=[figure.get_figheight() - 2.3, 2.3])
-    axes = np.atleast_1d(top.subplots(rows, columns)).ravel()
-    image = None
-    for position, axis in enumerate(axes):
+    rows = math.ceil(count / COLUMNS)
+    columns = math.ceil(count / rows)
+    aspect = min(max(layers.sizes["y"] / layers.sizes["x"], 0.4), 2.0)
+    panels = 3.3 * rows * aspect + 0.6 * rows
+    figure.set_size_inches(3.3 * columns + 1.1, panels + COURSE_INCHES + 0.5)
+    top, bottom, foot = figure.subfigures(3, 1, height_ratios=[panels, COURSE_INCHES, 0.3])  # pyright: ignore[reportGeneralTypeIssues]
+    axes = list(np.atleast_1d(top.subplots(rows, columns)).ravel())
+    for axis in axes:
         axis.set_axis_off()
-        if position < count:
-            image = _panel(axis, layers.isel(time=position))
-    if image is not None:
-        top.colorbar(image, ax=list(axes), shrink=0.8, label="NDVI", extend="min", pad=0.015)
-    top.suptitle(f"{attrs.get('title', 'NDVI')}  ·  {attrs.get('proj:code', '')}", fontsize=12, fontweight="bold")
+    images = [_panel(axis, layers.isel(time=position)) for position, axis in enumerate(axes[:count])]
+    top.colorbar(images[-1], ax=axes, shrink=0.8, label="NDVI", extend="min", pad=0.015)
+    crs = attrs.get("proj:code", "")
+    top.suptitle(f"{attrs.get('title', 'NDVI')}  ·  {crs}", fontsize=12, fontweight="bold")
     _course(bottom.subplots(), layers)
-    figure.text(0.995, 0.004, attrs.get("attribution", ""), ha="right", va="bottom", fontsize=7, color="#777777")
+    foot.text(0.99, 0.5, attrs.get("attribution", ""), ha="right", va="center", fontsize=7, color="#777777")
 
 
 def _panel(axis: Axes, layer: xr.DataArray) -> Any:
-    from matplotlib.colors import LinearSegmentedColormap  # noqa: PLC0415
+    from matplotlib.colors import LinearSegmentedColormap
 
     low, high = _STOPS[0][0], _STOPS[-1][0]
     colours = [((value - low) / (high - low), colour) for value, colour in _STOPS]

@@ -6,27 +6,29 @@ Whatever comes later (compute, resume, retry) reads the plan and never searches 
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import shapely
-from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry
 
-from ndvi_scale.config import RunConfig
 from ndvi_scale.errors import ConfigError, EmptySearchError, ItemError
 from ndvi_scale.granules import Dropped, Granule, choose_processings, granule_from_item, scl_factor
 from ndvi_scale.lattice import Bounds, Lattice, Region, fit_lattice
 from ndvi_scale.sentinel2 import solar_day
 
 if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Iterable, Iterator, Sequence
+
     import pystac
+    from odc.geo.geobox import GeoBox
+
+    from ndvi_scale.config import RunConfig
 
 DENSIFY = 0.01
 """Longest AOI edge in degrees before it is projected: on 1 km a lon/lat line leaves its chord by under 1 m."""
@@ -50,13 +52,15 @@ class Plan:
     @cached_property
     def id(self) -> str:
         """Digest of the configuration and of every granule's id, hrefs and offsets: what fixes the pixels."""
-        text = json.dumps([
-            self.config.digest(),
+        text = json.dumps(
             [
-                [granule.id, [[asset.href, asset.offset] for asset in granule.assets.values()]]
-                for granule in self.granules
-            ],
-        ])
+                self.config.digest(),
+                [
+                    [granule.id, [[asset.href, asset.offset] for asset in granule.assets.values()]]
+                    for granule in self.granules
+                ],
+            ]
+        )
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
@@ -113,9 +117,7 @@ def build_plan(items: Iterable[pystac.Item], config: RunConfig) -> Plan:
     )
 
 
-def _usable_granules(
-    items: Iterable[pystac.Item], config: RunConfig
-) -> tuple[list[Granule], list[Dropped]]:
+def _usable_granules(items: Iterable[pystac.Item], config: RunConfig) -> tuple[list[Granule], list[Dropped]]:
     granules, dropped = [], []
     for item in items:
         try:
@@ -140,7 +142,8 @@ def _choose_zone(granules: list[Granule], config: RunConfig) -> tuple[list[Granu
         wanted = _epsg(config.crs)
         if wanted not in zones:
             raise ConfigError(
-                f"crs {config.crs} is not that of any granule ({names}): reprojection is not supported, give one of these"
+                f"crs {config.crs} is not that of any granule ({names}): reprojection is not supported, "
+                "give one of these"
             )
     elif len(zones) == 1:
         wanted = next(iter(zones))
@@ -161,7 +164,7 @@ def _choose_zone(granules: list[Granule], config: RunConfig) -> tuple[list[Granu
 
 
 def _epsg(crs: str) -> int:
-    from pyproj import CRS  # noqa: PLC0415
+    from pyproj import CRS
 
     return CRS.from_user_input(crs).to_epsg() or 0
 
@@ -175,12 +178,13 @@ def _covers(granules: Sequence[Granule], config: RunConfig) -> bool:
 
 
 def _project(geometry: shapely.Geometry, grid: GeoBox) -> Geometry:
-    dense = Geometry(shapely.segmentize(geometry, DENSIFY), crs="EPSG:4326")
-    return dense.to_crs(grid.crs)
+    dense = Geometry(json.loads(shapely.to_geojson(shapely.segmentize(geometry, DENSIFY))), crs="EPSG:4326")
+    return dense.to_crs(str(grid.crs))
 
 
 def _bounds(geobox: GeoBox) -> Bounds:
-    return tuple(geobox.boundingbox.bbox)
+    box = geobox.boundingbox
+    return box.left, box.bottom, box.right, box.top
 
 
 def _build_lattice(granules: Sequence[Granule], config: RunConfig) -> Lattice:
@@ -226,9 +230,7 @@ def _touched_objects(lattice: Lattice, config: RunConfig) -> set[tuple[int, int]
     area = _project(config.aoi.geometry, lattice.geobox).geom
     shapely.prepare(area)
     return {
-        (iy, ix)
-        for iy, ix in everything
-        if area.intersects(shapely.box(*_bounds(lattice.region_geobox(iy, ix))))
+        (iy, ix) for iy, ix in everything if area.intersects(shapely.box(*_bounds(lattice.region_geobox(iy, ix))))
     }
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import io
 import json
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +20,9 @@ from ndvi_scale.errors import StoreError
 from ndvi_scale.granules import Asset, Dropped, Granule
 from ndvi_scale.lattice import Lattice, Region
 from ndvi_scale.plan import Plan
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 PLAN: Final = "plan.json"
 ITEMS: Final = "items.parquet"
@@ -59,9 +61,7 @@ def decode_plan(files: Mapping[str, bytes]) -> Plan:
         lattice=Lattice(_grid(head["lattice"]), head["lattice"]["chunk"]),
         days=tuple(dt.date.fromisoformat(day) for day in head["days"]),
         granules=tuple(_granule(row) for row in _rows(files[ITEMS])),
-        index={
-            Region(row["layer"], row["iy"], row["ix"]): tuple(row["granules"]) for row in _rows(files[REGIONS])
-        },
+        index={Region(row["layer"], row["iy"], row["ix"]): tuple(row["granules"]) for row in _rows(files[REGIONS])},
         dropped=tuple(Dropped(item["id"], item["reason"]) for item in head["dropped"]),
     )
     if plan.id != head["id"]:

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rasterio.features import geometry_mask
 
-from ndvi_scale.composite import empty_layer, is_fill, merge_day
+from ndvi_scale.composite import empty_layer, fill_of, is_fill, merge_day
 from ndvi_scale.errors import ItemError, ReadError
 from ndvi_scale.granule import GranuleWindow, granule_ndvi, read_granule
 from ndvi_scale.kernels import COUNTERS, FILL_CODE, MAX_DN, NODATA_DN
-from ndvi_scale.lattice import Region
 from ndvi_scale.readers import Reader, Traffic
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from numpy.typing import NDArray
 
     from ndvi_scale.granules import Granule
+    from ndvi_scale.lattice import Region
     from ndvi_scale.plan import Plan
 
 
@@ -45,9 +46,7 @@ class RegionRecord:
         return replace(self, checksums=checksums)
 
 
-def compute_region(
-    plan: Plan, region: Region, reader: Reader
-) -> tuple[dict[str, NDArray[Any]], RegionRecord]:
+def compute_region(plan: Plan, region: Region, reader: Reader) -> tuple[dict[str, NDArray[Any]], RegionRecord]:
     """Every variable of one region, shape (y, x) of the region's grid, and the record.
 
     Reads each granule that touches the region, computes its NDVI, merges in (datetime, id) order, cuts the AOI
@@ -65,7 +64,7 @@ def compute_region(
         traffic += window.traffic
     outside = _outside_aoi(plan, region)
     if outside is not None:
-        layer[outside] = empty_layer((), plan.config.dtype)
+        layer[outside] = fill_of(plan.config.dtype)
     valid = layer.size - int(np.count_nonzero(is_fill(layer)))
     record = RegionRecord(
         region=region,
@@ -155,7 +154,7 @@ def _outside_aoi(plan: Plan, region: Region) -> NDArray[np.bool_] | None:
 
 def total_counters(records: Iterable[RegionRecord]) -> dict[str, int]:
     """Counters summed over regions and granules."""
-    totals = dict.fromkeys(COUNTERS, 0)
+    totals: dict[str, int] = dict.fromkeys(COUNTERS, 0)
     for record in records:
         for counts in record.counters.values():
             for name, number in counts.items():

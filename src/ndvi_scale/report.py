@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ndvi_scale.sentinel2 import SCL_CLASSES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
     import pystac
+    from rich.console import Console
 
     from ndvi_scale.batch import RunReport
     from ndvi_scale.estimate import Estimate
     from ndvi_scale.plan import Plan
     from ndvi_scale.region import RegionRecord
+
+_KILO: Final = 1000
 
 MOST_ROWS: Final = 40
 """Rows of a listing on the screen; `--json` and `--save` have them all."""
@@ -28,14 +31,16 @@ MOST_ROWS: Final = 40
 def size(count: float) -> str:
     """Bytes for people: ``1.2 GB``."""
     for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:  # noqa: PLR2004 - SI
+        if count < _KILO:
             return f"{count:.3g} {unit}"
-        count /= 1000
+        count /= _KILO
     return f"{count:.3g} TB"
 
 
 def _grid(title: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, pad_edge=False)
+    table = Table(
+        title=title, title_justify="left", title_style="bold", show_header=False, box=None, pad_edge=False
+    )
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     return table
@@ -54,7 +59,7 @@ def items_table(items: Sequence[pystac.Item]) -> Table:
 
 
 def _item_cells(item: pystac.Item) -> tuple[str, ...]:
-    from ndvi_scale import sentinel2  # noqa: PLC0415
+    from ndvi_scale import sentinel2
 
     cloud = item.properties.get("eo:cloud_cover")
     baseline = sentinel2.item_baseline(item.properties)
@@ -75,7 +80,10 @@ def plan_table(plan: Plan, estimate: Estimate | None, in_flight: int) -> Table:
     table.add_row("items", f"{len(plan.granules)} used, {len(plan.dropped)} dropped")
     table.add_row("days", f"{layers}, {plan.days[0]} to {plan.days[-1]}")
     table.add_row("grid", f"{height} x {width} pixels of {geobox.resolution.x:g} m, {plan_crs(plan)}")
-    table.add_row("regions", f"{len(plan.index)} of {plan.lattice.chunk_shape[0]} x {plan.lattice.chunk_shape[1]} pixels")
+    table.add_row(
+        "regions",
+        f"{len(plan.index)} of {plan.lattice.chunk_shape[0]} x {plan.lattice.chunk_shape[1]} pixels",
+    )
     table.add_row("mask", ", ".join(SCL_CLASSES[number] for number in plan.config.mask) or "none")
     offsets = Counter((g.red.offset, g.red.evidence) for g in plan.granules)
     for (offset, evidence), count in sorted(offsets.items()):
@@ -144,7 +152,7 @@ _LOST: Final = {
 @contextmanager
 def progress(console: Console, total: int, done: int) -> Iterator[Callable[[RegionRecord, int], None]]:
     """A bar with regions, pixels and bytes per second; yields what to call with each record and its pixels."""
-    import time  # noqa: PLC0415
+    import time
 
     columns = (
         BarColumn(bar_width=30),

@@ -88,9 +88,7 @@ class Interval:
 
 
 _DATE = re.compile(r"([0-9]{4})(?:-([0-9]{2})(?:-([0-9]{2}))?)?")
-_INSTANT = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})"
-)
+_INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})")
 
 
 def parse_interval(text: str) -> Interval:
@@ -99,21 +97,15 @@ def parse_interval(text: str) -> Interval:
     An end that is a year, month or day is whole. Raises ConfigError.
     """
     parts = [part.strip() for part in text.split("/")]
-    if len(parts) > 2:  # noqa: PLR2004 (a start and an end)
-        raise ConfigError(
-            f"datetime {text!r}: an interval has one '/'. Write A/B, for example 2023-06/2023-08."
-        )
+    if len(parts) > 2:
+        raise ConfigError(f"datetime {text!r}: an interval has one '/'. Write A/B, for example 2023-06/2023-08.")
     open_ends = [part in {"", ".."} for part in parts]
     if all(open_ends):
-        raise ConfigError(
-            f"datetime {text!r}: one end must be given. Leave datetime out to search all dates."
-        )
+        raise ConfigError(f"datetime {text!r}: one end must be given. Leave datetime out to search all dates.")
     start = None if open_ends[0] else _span(parts[0], text)[0]
     end = None if open_ends[-1] else _span(parts[-1], text)[1]
     if start is not None and end is not None and start >= end:
-        raise ConfigError(
-            f"datetime {text!r}: {parts[0]} is after {parts[-1]}. Swap them: the earlier is first."
-        )
+        raise ConfigError(f"datetime {text!r}: {parts[0]} is after {parts[-1]}. Swap them: the earlier is first.")
     return Interval(start, end)
 
 
@@ -134,9 +126,7 @@ def _span(part: str, text: str) -> tuple[dt.datetime, dt.datetime | None]:
     )
 
 
-def _date_span(
-    year: int | None, month: int | None, day: int | None
-) -> tuple[dt.datetime, dt.datetime | None]:
+def _date_span(year: int | None, month: int | None, day: int | None) -> tuple[dt.datetime, dt.datetime | None]:
     start = dt.datetime(year or 0, 1 if month is None else month, 1 if day is None else day, tzinfo=dt.UTC)
     try:
         if day is not None:
@@ -170,9 +160,7 @@ class _Wanted:
             tests.append((f"outside the dates {self.dates}", lambda item: _moment(item) in interval))
         if (limit := self.cloud_cover) is not None:
             tests.append(("without eo:cloud_cover", lambda item: _cloud_cover(item) is not None))
-            tests.append(
-                (f"above {limit:g} % cloud cover", lambda item: (_cloud_cover(item) or 0.0) <= limit)
-            )
+            tests.append((f"above {limit:g} % cloud cover", lambda item: (_cloud_cover(item) or 0.0) <= limit))
         return tests
 
 
@@ -193,7 +181,7 @@ def search_items(
 
     Raises ConfigError, SearchError, and EmptySearchError, which counts what removed the items, if none fits.
     """
-    if cloud_cover is not None and not 0 <= cloud_cover <= 100:  # noqa: PLR2004 (percent)
+    if cloud_cover is not None and not 0 <= cloud_cover <= 100:
         raise ConfigError(f"cloud_cover {cloud_cover}: it is a percentage. Give a number from 0 to 100.")
     interval = None if datetime is None else parse_interval(datetime)
     where, collection = _locate(catalog, collection)
@@ -231,7 +219,7 @@ def _locate(catalog: str | Path, collection: str | None) -> tuple[str, str | Non
             f"catalog {text!r} is neither a known source nor a file.{guess} "
             f"Known sources: {', '.join(SOURCES)}; the path or URL of a catalog is accepted too."
         )
-    return os.path.abspath(text), collection  # noqa: PTH100 (normalised, links kept)
+    return os.path.abspath(text), collection
 
 
 def _read_catalog(where: str, wanted: _Wanted) -> Iterator[pystac.Item]:
@@ -363,9 +351,9 @@ def _absolute(href: str, base: str) -> str:
     """`href` as seen from the file or page `base`."""
     if _is_url(base):
         return urljoin(base, href)
-    if "://" in href or os.path.isabs(href):  # noqa: PTH117
+    if "://" in href or os.path.isabs(href):
         return href
-    return os.path.normpath(os.path.join(os.path.dirname(base), href))  # noqa: PTH118, PTH120
+    return os.path.normpath(os.path.join(os.path.dirname(base), href))
 
 
 def _read_json(href: str, *, web: StacApiIO) -> Json:
@@ -381,7 +369,7 @@ def _read_json(href: str, *, web: StacApiIO) -> Json:
 
 
 def _read_parquet(href: str, web: StacApiIO) -> list[Json]:
-    import rustac  # noqa: PLC0415 (only who reads Parquet pays for it)
+    import rustac
 
     with tempfile.TemporaryDirectory() as folder:
         file = _download(href, web, Path(folder)) if _is_url(href) else Path(href)
@@ -397,7 +385,7 @@ def _read_parquet(href: str, web: StacApiIO) -> list[Json]:
 
 def _download(href: str, web: StacApiIO, folder: Path) -> Path:
     """Fetch a file whole; rustac itself would drop a signature in the query, and has no time-out of ours."""
-    from pystac_client.exceptions import APIError  # noqa: PLC0415
+    from pystac_client.exceptions import APIError
 
     file = folder / "items.parquet"
     with _answers(href):
@@ -497,9 +485,7 @@ class _Api:
 
     def conforms(self, conformance: str) -> bool:
         """Whether the landing page declares an item-search extension, in any version."""
-        return any(
-            str(uri).endswith(f"/item-search#{conformance}") for uri in self.landing["conformsTo"] or []
-        )
+        return any(str(uri).endswith(f"/item-search#{conformance}") for uri in self.landing["conformsTo"] or [])
 
     def links(self, rel: str) -> list[Json]:
         """Links of one relation, absolute."""
@@ -519,8 +505,8 @@ class _Api:
 @contextmanager
 def _web() -> Iterator[StacApiIO]:
     """One HTTP session with time-outs and retries, closed at the end."""
-    from pystac_client.stac_api_io import StacApiIO  # noqa: PLC0415 (requests and its kin only for a search)
-    from urllib3 import Retry  # noqa: PLC0415
+    from pystac_client.stac_api_io import StacApiIO
+    from urllib3 import Retry
 
     retry = Retry(
         total=_RETRIES,
@@ -542,16 +528,14 @@ def _web() -> Iterator[StacApiIO]:
 def _without_queries(record: logging.LogRecord) -> bool:
     """Cut query strings from urllib3's notes on retries: they may hold a signature."""
     if isinstance(record.args, tuple):
-        record.args = tuple(
-            value.partition("?")[0] if isinstance(value, str) else value for value in record.args
-        )
+        record.args = tuple(value.partition("?")[0] if isinstance(value, str) else value for value in record.args)
     return True
 
 
 @contextmanager
 def _answers(href: str) -> Iterator[None]:
     """Tell every way in which a file or a server does not answer as one SearchError, without secrets."""
-    from pystac_client.exceptions import APIError  # noqa: PLC0415
+    from pystac_client.exceptions import APIError
 
     try:
         yield
@@ -575,9 +559,9 @@ def _network_failure(error: Exception) -> str:
     status = getattr(error, "status_code", None)
     if status in {401, 403}:
         return f"HTTP {status}, access denied. Check the credentials, or sign the URL again."
-    if status == 404:  # noqa: PLR2004
+    if status == 404:
         return "HTTP 404, not found. Check the address and the collection."
-    if status is not None and status < 500:  # noqa: PLR2004
+    if status is not None and status < 500:
         return f"HTTP {status}: the server refuses the request. Check the address, region and dates."
     if status is not None:
         return f"HTTP {status}: the server fails, also after {_RETRIES} retries. Try again later."
@@ -676,9 +660,7 @@ def _offer(offered: list[str]) -> str:
     likely = [name for name in offered if _SENTINEL2_L2A.search(name)]
     if likely:
         return f"Give one that looks like Sentinel-2 L2A: {', '.join(likely)}."
-    return (
-        f"None looks like Sentinel-2 L2A; it offers {', '.join(offered[:10]) or 'none'}. Give one of these."
-    )
+    return f"None looks like Sentinel-2 L2A; it offers {', '.join(offered[:10]) or 'none'}. Give one of these."
 
 
 # Saved searches
@@ -698,20 +680,17 @@ def save_items(items: Iterable[pystac.Item], path: str | Path) -> None:
     elif path.suffix in _PARQUET:
         _write_parquet(features, path)
     else:
-        raise ConfigError(
-            f"{path}: items are saved as .json, .geojson or .parquet. Give one of these extensions."
-        )
+        raise ConfigError(f"{path}: items are saved as .json, .geojson or .parquet. Give one of these extensions.")
 
 
 def _write_parquet(features: list[Json], path: Path) -> None:
-    import rustac  # noqa: PLC0415
+    import rustac
 
     try:
         rustac.write_sync(str(path), features, format="parquet")
     except rustac.RustacError as error:
         raise SearchError(
-            f"{path}: {len(features)} items cannot be written as stac-geoparquet ({error}). "
-            "Save them as .geojson."
+            f"{path}: {len(features)} items cannot be written as stac-geoparquet ({error}). Save them as .geojson."
         ) from error
 
 
@@ -719,7 +698,7 @@ def _portable(item: pystac.Item, path: Path) -> Json:
     feature = item.to_dict(include_self_link=True, transform_hrefs=False)
     # Links to files of a catalog say nothing where this file will be read.
     feature["links"] = [link for link in feature["links"] if _is_url(str(link["href"]))]
-    folder = Path(os.path.abspath(path)).parent  # noqa: PTH100 (links kept, as in the hrefs)
+    folder = Path(os.path.abspath(path)).parent
     for key, asset in item.assets.items():
         href = asset.get_absolute_href() or asset.href
         if "://" not in href and Path(href).is_relative_to(folder):

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from ndvi_scale.errors import ConfigError
 from ndvi_scale.kernels import LAND, USE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 BANDS: Final = ("red", "nir", "scl")
 """The bands NDVI needs: B04, B08 and the scene classification."""
@@ -62,7 +64,7 @@ OFF_LINE_BASELINE: Final = (99, 99)
 """ESA's own off-line processing: a number that does not order among the others."""
 
 _DEFAULT_SCALE: Final = 1e-4
-_BASELINE_KEYS: Final = ("s2:processing_baseline", "sentinel:processing_baseline", "processing:version")
+BASELINE_KEYS: Final = ("s2:processing_baseline", "sentinel:processing_baseline", "processing:version")
 _APPLIED_KEYS: Final = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
 
 
@@ -124,7 +126,7 @@ def baseline_rank(baseline: tuple[int, int]) -> tuple[int, int]:
 
 def item_baseline(properties: Mapping[str, Any]) -> tuple[int, int] | None:
     """Processing baseline from an item's properties, or from its product name; None where neither has it."""
-    for key in _BASELINE_KEYS:
+    for key in BASELINE_KEYS:
         value = properties.get(key)
         if value is not None:
             try:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,8 @@ from obstore.store import LocalStore, S3Store
 from ndvi_scale.errors import StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from obstore.store import ObjectStore
     from zarr.storage import ObjectStore as ZarrStore
 
@@ -90,7 +91,7 @@ class Store:
 
     def zarr(self, *, read_only: bool = False) -> ZarrStore:
         """The group's store as zarr-python wants it."""
-        from zarr.storage import ObjectStore  # noqa: PLC0415 - zarr takes 0.3 s to import
+        from zarr.storage import ObjectStore
 
         with self._reporting("opened"):
             root = self.data.existing() if read_only else self.data.created()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -14,13 +14,16 @@ from zarr.codecs import BloscCodec
 from zarr.errors import ZarrUserWarning
 
 from ndvi_scale import cf
+from ndvi_scale.composite import fill_of
 from ndvi_scale.errors import StoreError
-from ndvi_scale.plan import Plan
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from numpy.typing import NDArray
 
     from ndvi_scale.lattice import Region
+    from ndvi_scale.plan import Plan
     from ndvi_scale.store import Store
 
 MARKER: Final = "ndvi_scale"
@@ -41,11 +44,9 @@ def create_template(store: Store, plan: Plan) -> None:
     """
     if _has_template(store):
         return
-    from ndvi_scale import __version__  # noqa: PLC0415 - the package imports lazily
-
     attributes = {
         **cf.cube_attributes(plan),
-        MARKER: {"version": __version__, "plan": plan.id, "config": plan.config.as_dict()},
+        MARKER: {"version": version("ndvi-scale"), "plan": plan.id, "config": plan.config.as_dict()},
         "status": "incomplete",
     }
     group = zarr.create_group(
@@ -74,7 +75,7 @@ def _create(
         shape=like.shape,
         dtype=like.dtype,
         chunks=like.shape,
-        fill_value=None if group.metadata.zarr_format == 2 else 0,  # noqa: PLR2004 - the format's number
+        fill_value=None if group.metadata.zarr_format == cf.ZARR_V2 else 0,
         **_named(group, dims, attrs),
     )
 
@@ -82,29 +83,29 @@ def _create(
 def _create_ndvi(group: zarr.Group, plan: Plan) -> None:
     dtype, zarr_format = plan.config.dtype, plan.config.zarr_format
     attrs = {**cf.ndvi_attributes(dtype), "_FillValue": cf.encoded_fill(dtype, zarr_format)}
-    if zarr_format == 2:  # noqa: PLR2004 - there xarray takes it from the array's own fill_value
+    if zarr_format == cf.ZARR_V2:
         del attrs["_FillValue"]
     group.create_array(
         "ndvi",
         shape=plan.shape,
         dtype=dtype,
         chunks=(1, *plan.lattice.chunk_shape),
-        fill_value=cf.fill_value(dtype),
+        fill_value=fill_of(dtype),
         compressors=_compressor(zarr_format),
         **_named(group, ("time", "y", "x"), attrs),
     )
 
 
 def _compressor(zarr_format: int) -> Any:
-    if zarr_format == 2:  # noqa: PLR2004
-        from numcodecs import Blosc  # noqa: PLC0415
+    if zarr_format == cf.ZARR_V2:
+        from numcodecs import Blosc
 
         return Blosc(cname=COMPRESSION["cname"], clevel=COMPRESSION["clevel"], shuffle=Blosc.SHUFFLE)
-    return BloscCodec(**COMPRESSION)  # pyright: ignore[reportArgumentType]
+    return BloscCodec(**COMPRESSION)
 
 
 def _named(group: zarr.Group, dims: tuple[str, ...], attrs: Mapping[str, Any]) -> dict[str, Any]:
-    if group.metadata.zarr_format == 2:  # noqa: PLR2004
+    if group.metadata.zarr_format == cf.ZARR_V2:
         return {"attributes": {**attrs, "_ARRAY_DIMENSIONS": list(dims)}}
     return {"attributes": dict(attrs), "dimension_names": dims}
 
@@ -163,7 +164,14 @@ def store_digest(store: Store) -> str:
     digest = hashlib.sha256()
     digest.update(_canonical({key: value for key, value in group.attrs.items() if key not in VOLATILE}))
     for name, array in sorted(group.arrays()):
-        described = [name, array.shape, array.chunks, str(array.dtype), str(array.fill_value), dict(array.attrs)]
+        described = [
+            name,
+            array.shape,
+            array.chunks,
+            str(array.dtype),
+            str(array.fill_value),
+            dict(array.attrs),
+        ]
         digest.update(_canonical(described))
         for chunk in _chunks(array):
             digest.update(checksum(np.asarray(array[chunk])).encode())

@@ -73,7 +73,7 @@ def _run(
 
 
 @numba.njit(nogil=True, error_model="numpy", cache=True)
-def _fused(red, nir, scl, table, shifts, encoding, out, counts):  # noqa: ANN001, ANN202, PLR0913
+def _fused(red, nir, scl, table, shifts, encoding, out, counts):
     # Every intermediate is wrapped in int32 because numba widens int32 + int32 to int64, which halves the
     # vector width. Counters that are rare are left to a second look at the rows that have any: five
     # counters in the loop cost 2.5 ms of 14 at 4096², ten cost 10 of 21.
@@ -121,7 +121,7 @@ def _fused(red, nir, scl, table, shifts, encoding, out, counts):  # noqa: ANN001
 
 
 @numba.njit(nogil=True, error_model="numpy", cache=True)
-def _expand(classes, table, factor, bits):  # noqa: ANN001, ANN202
+def _expand(classes, table, factor, bits):
     for column in range(classes.size):
         entry = table[classes[column]]
         for x in range(column * factor, (column + 1) * factor):
@@ -129,7 +129,7 @@ def _expand(classes, table, factor, bits):  # noqa: ANN001, ANN202
 
 
 @numba.njit(nogil=True, error_model="numpy", cache=True)
-def _count_large(red, nir, counts):  # noqa: ANN001, ANN202
+def _count_large(red, nir, counts):
     for x in range(red.size):
         if red[x] == 0 or nir[x] == 0:
             continue
@@ -140,7 +140,7 @@ def _count_large(red, nir, counts):  # noqa: ANN001, ANN202
 
 
 @numba.njit(nogil=True, error_model="numpy", cache=True)
-def _count_unusual(red, nir, bits, shifts, counts):  # noqa: ANN001, ANN202
+def _count_unusual(red, nir, bits, shifts, counts):
     red_shift, nir_shift = shifts
     not_positive = outside = np.int32(0)
     for x in range(red.size):

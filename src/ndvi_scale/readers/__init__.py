@@ -11,13 +11,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ndvi_scale.errors import ConfigError
-from ndvi_scale.lattice import Window
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from ndvi_scale.granules import Asset
+    from ndvi_scale.lattice import Window
 
 READERS: Final[dict[str, tuple[str, str]]] = {
     "rasterio": ("ndvi_scale.readers.rasterio:RasterioReader", "pip install rasterio"),

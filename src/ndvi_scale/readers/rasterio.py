@@ -13,13 +13,13 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from ndvi_scale.errors import ReadError
-from ndvi_scale.lattice import Window
 from ndvi_scale.readers import Layout, Traffic, block_runs, touched_blocks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ndvi_scale.granules import Asset
+    from ndvi_scale.lattice import Window
 
 OPEN_FILES: Final = 24
 """Datasets a thread keeps open: three bands of the eight granules that can meet in one region, so that the

@@ -20,6 +20,7 @@ import pyproj
 
 from ndvi_scale.errors import ConfigError, StoreError
 from ndvi_scale.sandbox.archive import (
+    BLOCK,
     GROUND_EPSG,
     SATURATED,
     Crop,
@@ -67,6 +68,8 @@ DEFAULT_SIZE = 1536
 SMALLEST = 64
 MOST_DATES = 57  # the last day is then before 2022-01-25, when baseline 04.00 became the current one
 FIRST_DAY = date(2021, 4, 5)
+SPARSE_DATES = 16  # as many may be 15 days apart: the last is then in November
+SPLIT, REPROCESSED = 1, 2  # numbers of the dates with a split datatake and with a granule processed twice
 COVER = (0.72, 0.02, 0.22, 0.10, 0.38, 0.0)  # share of cloud, by turns
 STATES = (("03.01", False), ("05.00", False), ("05.00", True))  # baseline, offset applied; by turns
 MASKED = np.zeros(256, dtype=bool)
@@ -141,9 +144,7 @@ def make_sandbox(
 
 def _check(size: int, dates: int) -> None:
     if size % 2 or not SMALLEST <= size <= TILE_SIZE:
-        msg = (
-            f"size must be an even number from {SMALLEST} to {TILE_SIZE}, got {size}: choose for example 1536"
-        )
+        msg = f"size must be an even number from {SMALLEST} to {TILE_SIZE}, got {size}: choose for example 1536"
         raise ConfigError(msg)
     if not 1 <= dates <= MOST_DATES:
         raise ConfigError(f"dates must be from 1 to {MOST_DATES}, got {dates}: choose for example 6")
@@ -222,7 +223,7 @@ def _passes(crops: dict[str, Crop], seed: int, dates: int) -> list[Pass]:
     Orbit 8 runs further east: its swath ends, from north-north-east to south-south-west, in the crops.
     """
     union = _union(crops)
-    apart = 15 if dates <= 16 else 5  # 16 dates 15 days apart end in November
+    apart = 15 if dates <= SPARSE_DATES else 5
     passes = []
     for number in range(dates):
         edge = number % 4 == 0
@@ -254,9 +255,9 @@ def _granules(crops: dict[str, Crop], seen: Pass, number: int) -> list[Granule]:
         else:  # Collection-1 was made in 2023
             generated = seen.begins + timedelta(days=700, hours=5, seconds=seconds // 10)
         granule = Granule(crop, seen, 0, sensed, generated, baseline, applied)
-        if number == 1 and crop.name == "31TCH":
+        if number == SPLIT and crop.name == "31TCH":
             granules += _split(granule)
-        elif number == 2 and crop.name == "31TCJ":
+        elif number == REPROCESSED and crop.name == "31TCJ":
             granules += _reprocessed(granule)
         else:
             granules.append(granule)
@@ -359,11 +360,9 @@ def _write_overlap(writer: GranuleWriter, strip: Window, view: View, valid: NDAr
     fine = slice(first - strip.row, end - strip.row)
     coarse = slice(fine.start // 2, fine.stop // 2)
     ground = Window(first, crop.col, end - first, crop.width).halved()
-    data = np.ones((ground.height, ground.width), dtype=bool)
-    for edge in granule.edges:
-        data &= edge.keeps(ground.rows()[:, None], ground.cols()[None, :])
+    data = granule.reaches(ground.rows()[:, None], ground.cols()[None, :])
     stored = _stored(granule, view, data, fine, coarse)
-    writer.write(first - crop.row, stored)
+    writer.write(first - crop.row, 0, stored)
     if not granule.superseded:
         shown = np.repeat(np.repeat(~MASKED[stored["scl"]], 2, axis=0), 2, axis=1)
         valid[fine] |= shown & ((stored["red"] != SATURATED) & (stored["nir"] != SATURATED))
@@ -388,20 +387,26 @@ def _fill_other_zone(
     """Write the zone-30 granules: each pixel shows the ground cell in which its centre lies."""
     here = [writer for writer in writers.values() if writer.granule.crop == crop]
     for row, height in _strips(crop.size):
-        rows, cols = _ground_cells(crop, row, height, CELL)
-        coarse_rows, coarse_cols = (cells // 2 for cells in _ground_cells(crop, row, height, 2 * CELL))
-        land = land_of(_around(rows, cols), seed)
-        fine = (rows - land.window.row, cols - land.window.col)
-        coarse = (coarse_rows - land.window.row // 2, coarse_cols - land.window.col // 2)
-        for seen in passes:
-            view = _look(land, seen)
-            for writer in here:
-                if writer.granule.seen is seen:
-                    data = np.ones(coarse_rows.shape, dtype=bool)
-                    for edge in writer.granule.edges:
-                        data &= edge.keeps(coarse_rows, coarse_cols)
-                    writer.write(row, _stored(writer.granule, view, data, fine, coarse))
+        for col in range(0, crop.size, BLOCK):
+            rows, cols = range(row, row + height), range(col, min(col + BLOCK, crop.size))
+            _fill_block(here, rows, cols, passes, seed)
         say(f"zone 30: {row + height} of {crop.size} rows")
+
+
+def _fill_block(writers: list[GranuleWriter], rows: range, cols: range, passes: list[Pass], seed: int) -> None:
+    """Write some rows and columns of granules of one crop, for all passes."""
+    crop = writers[0].granule.crop
+    down, right = _ground_cells(crop, rows, cols, CELL)
+    coarse_down, coarse_right = (cells // 2 for cells in _ground_cells(crop, rows, cols, 2 * CELL))
+    land = land_of(_around(down, right), seed)
+    fine = (down - land.window.row, right - land.window.col)
+    coarse = (coarse_down - land.window.row // 2, coarse_right - land.window.col // 2)
+    for seen in passes:
+        view = _look(land, seen)
+        for writer in writers:
+            if writer.granule.seen is seen:
+                data = writer.granule.reaches(coarse_down, coarse_right)
+                writer.write(rows.start, cols.start, _stored(writer.granule, view, data, fine, coarse))
 
 
 def _around(rows: NDArray[np.int64], cols: NDArray[np.int64]) -> Window:
@@ -410,24 +415,27 @@ def _around(rows: NDArray[np.int64], cols: NDArray[np.int64]) -> Window:
     return Window(row, col, _even(int(rows.max()) - row) + 4, _even(int(cols.max()) - col) + 4)
 
 
-def _ground_cells(
-    crop: Crop, row: int, height: int, pixel: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Ground rows and columns under the pixels of `pixel` metres in the 10 m rows `row` to `row + height`.
+def _ground_cells(crop: Crop, rows: range, cols: range, pixel: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Ground rows and columns under the pixels of `pixel` metres in some 10 m rows and columns of a crop.
 
     Projected at nodes 640 m apart and joined bilinearly: a millimetre off at most (a test checks it).
     """
     to = pyproj.Transformer.from_crs(crop.epsg, GROUND_EPSG, always_xy=True)
+    ys, y_nodes = _node_positions(rows, pixel)
+    xs, x_nodes = _node_positions(cols, pixel)
+    east, north = to.transform(*np.meshgrid(crop.left + x_nodes, crop.top - y_nodes))
+    ground_cols = np.floor(_bilinear(east, ys, xs) / CELL).astype(np.int64)
+    ground_rows = np.floor((FIRST_ROW_NORTHING - _bilinear(north, ys, xs)) / CELL).astype(np.int64)
+    return ground_rows, ground_cols
+
+
+def _node_positions(pixels: range, pixel: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Centres of `pixel` metres in some 10 m pixels, in steps from the first node; the nodes, in metres."""
     step = 640
-    x = np.arange(0, crop.size * CELL + step, step)
-    first = row * CELL // step
-    y = np.arange(first, ((row + height) * CELL - 1) // step + 2) * step
-    east, north = to.transform(*np.meshgrid(crop.left + x, crop.top - y))
-    xs = (np.arange(crop.size * CELL // pixel) + 0.5) * pixel / step
-    ys = (np.arange(row * CELL // pixel, (row + height) * CELL // pixel) + 0.5) * pixel / step - first
-    cols = np.floor(_bilinear(east, ys, xs) / CELL).astype(np.int64)
-    rows = np.floor((FIRST_ROW_NORTHING - _bilinear(north, ys, xs)) / CELL).astype(np.int64)
-    return rows, cols
+    start, stop = pixels.start * CELL, pixels.stop * CELL
+    first = start // step
+    centres = (np.arange(start // pixel, stop // pixel) + 0.5) * pixel
+    return centres / step - first, np.arange(first, (stop - 1) // step + 2) * step
 
 
 def _bilinear(

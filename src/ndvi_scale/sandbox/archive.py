@@ -149,6 +149,13 @@ class Granule:
         """All that bounds its data, besides the crop."""
         return self.seen.swath + self.part
 
+    def reaches(self, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether it has data on 20 m ground cells; `rows` and `cols` broadcast."""
+        data = np.ones(np.broadcast_shapes(rows.shape, cols.shape), dtype=bool)
+        for edge in self.edges:
+            data &= edge.keeps(rows, cols)
+        return data
+
     @property
     def declared_offset(self) -> float:
         """`offset` in `raster:bands`, in reflectance: Earth Search declares -0.1 even when it is applied."""
@@ -159,9 +166,7 @@ class Granule:
         """DN minus reflectance in steps of 1e-4: 1000 where the BOA offset is still to be applied."""
         return 1000 if self.declared_offset and not self.applied else 0
 
-    def dn(
-        self, reflectance: NDArray[np.int32], gain: float, saturated: NDArray[np.bool_]
-    ) -> NDArray[np.uint16]:
+    def dn(self, reflectance: NDArray[np.int32], gain: float, saturated: NDArray[np.bool_]) -> NDArray[np.uint16]:
         """Stored DN of data pixels: 1...32767 or `SATURATED`; never 0, which is nodata."""
         scaled = reflectance if gain == 1 else np.rint(reflectance * gain).astype(np.int32)
         dn = np.clip(scaled + self.dn_shift, 1, 32767)
@@ -208,13 +213,13 @@ class GranuleWriter:
             crs=crop.epsg, transform=rasterio.Affine(*crop.transform(pixel)), nodata=0, BIGTIFF="IF_SAFER",
         )  # fmt: skip
 
-    def write(self, row: int, arrays: dict[str, NDArray[Any]]) -> None:
-        """Write whole rows from the even 10 m row `row` on: `red`, `nir` of (h, size), `scl` of half that."""
+    def write(self, row: int, col: int, arrays: dict[str, NDArray[Any]]) -> None:
+        """Write from an even 10 m row and column on: `red` and `nir` of (h, w), `scl` of (h / 2, w / 2)."""
         self.counts += np.bincount(arrays["scl"].ravel(), minlength=256)
         for name, array in arrays.items():
             height, width = array.shape
-            first = row // 2 if name == "scl" else row
-            self._open[name].write(array, 1, window=((first, first + height), (0, width)))
+            top, left = (row // 2, col // 2) if name == "scl" else (row, col)
+            self._open[name].write(array, 1, window=((top, top + height), (left, left + width)))
 
     def finish(self, directory: Path) -> dict[str, Path]:
         """Store the COGs in `directory`, drop the drafts, return the paths by asset."""
@@ -361,9 +366,7 @@ def _collection(items: Iterable[dict[str, Any]]) -> dict[str, Any]:
     boxes = np.array([item["bbox"] for item in items])
     times = sorted(item["properties"]["datetime"] for item in items)
     bbox = [*boxes[:, :2].min(axis=0).tolist(), *boxes[:, 2:].max(axis=0).tolist()]
-    links = [
-        {"rel": rel, "href": "../catalog.json", "type": "application/json"} for rel in ("root", "parent")
-    ]
+    links = [{"rel": rel, "href": "../catalog.json", "type": "application/json"} for rel in ("root", "parent")]
     links += [
         {"rel": "item", "href": f"./{item['id']}/{item['id']}.json", "type": "application/geo+json"}
         for item in items

@@ -158,10 +158,11 @@ _SHARES = {
     "rapeseed": 5, "vineyard": 4, "fallow": 3, "broadleaf": 3,
 }  # fmt: skip
 PARCEL_KINDS = np.array([KIND[name] for name, share in _SHARES.items() for _ in range(share)], dtype=np.uint8)
+WOODS, CONIFERS = 0.52, 0.86  # heights of the noise above which there is forest, and of which kind
+ROAD, HEDGE, GRASS = 1.3, 0.75, 0.55  # cells: half widths
+CORE = 0.16  # how far inside a cloud its thick core begins, in units of its noise
 VARIES = np.array([cover.varies for cover in COVERS.values()], dtype=np.float32)
-DIRECTIONS = np.array(
-    [(math.cos(k * math.pi / 32), math.sin(k * math.pi / 32)) for k in range(32)], np.float32
-)
+DIRECTIONS = np.array([(math.cos(k * math.pi / 32), math.sin(k * math.pi / 32)) for k in range(32)], np.float32)
 
 
 @dataclass(frozen=True)
@@ -179,12 +180,12 @@ def land_of(window: Window, seed: int) -> Land:
     """Paint parcels, then forest, towns, roads and water over one another."""
     kind, phase, tone = _parcels(window, seed)
     woods = rough(window, (260, 110, 46, 20, 8), salt_of(seed, 10))
-    kind[woods > 0.52] = KIND["broadleaf"]
-    kind[woods > 0.86] = KIND["conifer"]
+    kind[woods > WOODS] = KIND["broadleaf"]
+    kind[woods > CONIFERS] = KIND["conifer"]
     from_river, half_width = _from_river(window, seed)
     kind[np.abs(from_river) < half_width * 2.6 + 3 * woods] = KIND["broadleaf"]
     _paint_towns(window, seed, kind, phase)
-    kind[np.abs(_line(window, salt_of(seed, 20), offset=150, slope=-0.35, bend=0.3)) < 1.3] = KIND["road"]
+    kind[np.abs(_line(window, salt_of(seed, 20), offset=150, slope=-0.35, bend=0.3)) < ROAD] = KIND["road"]
     kind[np.abs(from_river) < half_width] = KIND["river"]
     for q in _blobs(window, salt_of(seed, 30), _lakes(window, seed)):
         kind[q < 1] = KIND["lake"]
@@ -197,9 +198,9 @@ def _brightness(window: Window, seed: int, kind: NDArray[np.uint8], tone: Floats
     hills = (300, 120, 50)
     salt = salt_of(seed, 50)
     slope = rough(window, hills, salt) - rough(window.moved(4, 4), hills, salt)
-    texture = 0.06 * rough(window, (24, 7), salt + 11) + 0.025 * smooth(window, 3, salt + 22)
+    texture = 0.06 * rough(window, (24, 7), salt + 11) + 0.02 * smooth(window, 3, salt + 22)
     pixel = grain(window, salt + 33)
-    strength = np.full(len(COVERS), 0.024, dtype=np.float32)
+    strength = np.full(len(COVERS), 0.014, dtype=np.float32)
     for name, value in {
         "broadleaf": 0.05,
         "conifer": 0.07,
@@ -262,8 +263,8 @@ def _parcels(window: Window, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.u
     kind = PARCEL_KINDS[bits & 63]
     tone = _signed(bits)
     edge = np.minimum(_to_edge(across - row) * depth, _to_edge(along - place) * length)
-    kind[(edge < 0.75) & (row_bits & 3 == 0)] = KIND["broadleaf"]  # a hedge
-    kind[(edge < 0.55) & (row_bits & 3 == 1)] = KIND["fallow"]  # a grass strip
+    kind[(edge < HEDGE) & (row_bits & 3 == 0)] = KIND["broadleaf"]  # a hedge
+    kind[(edge < GRASS) & (row_bits & 3 == 1)] = KIND["fallow"]  # a grass strip
     return kind, (bits >> 6 & (PHASES - 1)).astype(np.uint8), tone
 
 
@@ -278,9 +279,7 @@ def _line(window: Window, salt: int, *, offset: float, slope: float, bend: float
     across = Window(0, window.col - 1, 1, window.width + 2)
     sizes = ((330, 190.0), (140, 75.0), (58, 24.0))
     at = Window(0, ANCHOR[1], 1, 1)
-    path = sum(
-        bend * size * (smooth(across, cell, salt)[0] - smooth(at, cell, salt)[0]) for cell, size in sizes
-    )
+    path = sum(bend * size * (smooth(across, cell, salt)[0] - smooth(at, cell, salt)[0]) for cell, size in sizes)
     path = np.asarray(path, dtype=np.float32)
     steep = (path[2:] - path[:-2]) / 2 + slope
     centre = path[1:-1] + np.float32(offset) + (slope * (cols - ANCHOR[1])).astype(np.float32)
@@ -292,9 +291,7 @@ def _from_river(window: Window, seed: int) -> tuple[Floats, Floats]:
     """Distance in cells to the middle of the river, and half its width there."""
     salt = salt_of(seed, 70)
     wander = 9 * rough(window, (34, 15), salt + 9)
-    return _line(window, salt, offset=0, slope=0.3, bend=1.0) + wander, 4.5 + 1.2 * smooth(
-        window, 90, salt + 8
-    )
+    return _line(window, salt, offset=0, slope=0.3, bend=1.0) + wander, 4.5 + 1.2 * smooth(window, 90, salt + 8)
 
 
 class _Blob(NamedTuple):
@@ -355,9 +352,7 @@ def _paint_towns(window: Window, seed: int, kind: NDArray[np.uint8], phase: NDAr
     scattered = _scattered(window, salt_of(seed, 81), 520, 150)
     villages = [_Blob(row, col, 16 + b % 17, 18 + b % 23) for row, col, b in scattered if b % 2 == 0]
     town = _Blob(ANCHOR[0] + 330, ANCHOR[1] + 300, 95, 120)
-    for q in _blobs(
-        window, salt_of(seed, 82), [town, _Blob(ANCHOR[0] + 95, ANCHOR[1] - 40, 14, 18), *villages]
-    ):
+    for q in _blobs(window, salt_of(seed, 82), [town, _Blob(ANCHOR[0] + 95, ANCHOR[1] - 40, 14, 18), *villages]):
         houses = hashed(window.rows() // 3, window.cols() // 4, salt_of(seed, 83))
         free = (houses & 255).astype(np.float32) / 255 < 0.08 + 0.75 * np.maximum(q, 0)
         street = (window.rows() % 13 < 1)[:, None] | (window.cols() % 17 < 1)
@@ -374,9 +369,7 @@ def season(day_of_year: int) -> tuple[Floats, Floats]:
     for number, cover in enumerate(COVERS.values()):
         for phase in range(PHASES):
             day = day_of_year + (phase - PHASES / 2) * 0.4  # a parcel is up to 13 days ahead or behind
-            green = _sigmoid((day - cover.rise) / cover.rise_days) - _sigmoid(
-                (day - cover.fall) / cover.fall_days
-            )
+            green = _sigmoid((day - cover.rise) / cover.rise_days) - _sigmoid((day - cover.fall) / cover.fall_days)
             ndvi[number, phase] = cover.bare + cover.green * green
             total[number, phase] = cover.bare_sum + (cover.green_sum - cover.bare_sum) * green
     return ndvi, total
@@ -395,7 +388,7 @@ def reflectance_of(land: Land, day_of_year: int, salt: int, *, negative: bool) -
     ndvi, total = season(day_of_year)
     index = land.kind.astype(np.int16) * np.int16(PHASES) + land.phase
     n = np.clip(ndvi.ravel().take(index) + land.change, -0.75, 0.93).astype(np.float32)
-    half = total.ravel().take(index) * land.brightness * (5000 + 40 * grain(land.window, salt))
+    half = total.ravel().take(index) * land.brightness * (5000 + 30 * grain(land.window, salt))
     red = np.rint(half * (1 - n)).astype(np.int32)
     nir = np.rint(half * (1 + n)).astype(np.int32)
     np.maximum(red, 1, out=red)
@@ -429,9 +422,7 @@ class Sky:
         step = max(1, ground.width // 96)
         draft = Sky(salt, size, 0, 0)
         thick = float(np.quantile(draft._heap(ground)[::step, ::step], 1 - 0.85 * cover))
-        return Sky(
-            salt, size, thick, float(np.quantile(draft._veil(ground)[::step, ::step], 1 - 0.25 * cover))
-        )
+        return Sky(salt, size, thick, float(np.quantile(draft._veil(ground)[::step, ::step], 1 - 0.25 * cover)))
 
     def _heap(self, ground: Window) -> Floats:
         cells = tuple(max(2, round(self.size / part)) for part in (1, 1.45, 2.3, 4.7, 9, 20))
@@ -452,7 +443,7 @@ class Sky:
         scl[veil > 0] = CIRRUS
         heap = self._heap(ground) - np.float32(self.thick)
         scl[heap > 0] = MEDIUM
-        scl[heap > 0.16] = HIGH
+        scl[heap > CORE] = HIGH
         np.copyto(opacity, np.clip(0.12 + 0.5 * veil, 0, 0.4), where=scl == CIRRUS)
         np.copyto(opacity, np.clip(0.3 + 2.6 * heap, 0, 0.97), where=heap > 0)
         return scl, opacity
@@ -511,6 +502,6 @@ def _ground_classes(land: Land, red: Ints, nir: Ints) -> NDArray[np.uint8]:
     def quads(values: NDArray[np.generic]) -> NDArray[np.int32]:
         return values.reshape(height // 2, 2, width // 2, 2).sum(axis=(1, 3), dtype=np.int32)
 
-    wet = quads(land.kind <= KIND["river"]) >= 2
+    wet = quads(land.kind <= KIND["river"]) > 1
     green = quads(nir) > 2 * quads(red)  # NDVI above 1/3
     return np.where(wet, np.uint8(WATER), np.where(green, np.uint8(VEGETATION), np.uint8(SOIL)))
