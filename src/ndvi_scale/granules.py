@@ -15,6 +15,7 @@ from odc.geo.geobox import GeoBox
 
 from ndvi_scale import sentinel2
 from ndvi_scale.errors import ItemError
+from ndvi_scale.lattice import corner
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -185,7 +186,7 @@ def _check_grids(item_id: str, assets: Mapping[str, Asset]) -> None:
     factor = scl_factor(red, scl)
     if (
         factor < 1
-        or scl.affine * (0, 0) != red.affine * (0, 0)
+        or corner(scl) != corner(red)
         or (scl.shape.y * factor, scl.shape.x * factor) != red.shape.yx
     ):
         raise ItemError(

@@ -12,10 +12,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+import shapely
+from affine import Affine
 from odc.geo.geobox import GeoBox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from numpy.typing import NDArray
 
 COG_BLOCK = 1024
 """Side in pixels of the internal blocks of Sentinel-2 COGs as Earth Search and Planetary Computer store them
@@ -24,6 +29,9 @@ COG_BLOCK = 1024
 PHASE = 1e-6
 """Part of a pixel by which borders may miss each other. A reprojected border lands a hair beside the pixel border
 it was made from; without this it would drag in one more row of pixels."""
+
+SQUARE = 64
+"""Side in pixels of the squares that `centres_inside` decides at once."""
 
 Bounds = tuple[float, float, float, float]
 """left, bottom, right, top in a projected CRS, metres."""
@@ -89,8 +97,8 @@ class Lattice:
 
     def objects_within(self, bounds: Bounds) -> Iterator[tuple[int, int]]:
         """Objects (iy, ix) of which `bounds` (left, bottom, right, top; lattice CRS) cover at least a pixel."""
-        left, top = ~self.geobox.affine * (bounds[0], bounds[3])
-        right, bottom = ~self.geobox.affine * (bounds[2], bounds[1])
+        left, top = to_pixels(self.geobox, bounds[0], bounds[3])
+        right, bottom = to_pixels(self.geobox, bounds[2], bounds[1])
         chunk_y, chunk_x = self.chunk_shape
         rows = _whole_range(max(top, 0), min(bottom, self.geobox.shape.y), chunk_y)
         columns = _whole_range(max(left, 0), min(right, self.geobox.shape.x), chunk_x)
@@ -112,12 +120,24 @@ def fit_lattice(bounds: Bounds, anchor: GeoBox, snap: int, chunk: int) -> Lattic
     multiples of it from the anchor's origin, so that repeating SCL pixels never shifts. `chunk`: side of an
     object in pixels, a multiple of `snap`.
     """
-    left, top = ~anchor.affine * (bounds[0], bounds[3])
-    right, bottom = ~anchor.affine * (bounds[2], bounds[1])
+    left, top = to_pixels(anchor, bounds[0], bounds[3])
+    right, bottom = to_pixels(anchor, bounds[2], bounds[1])
     x0, x1 = _fit_axis(left, right, snap, chunk)
     y0, y1 = _fit_axis(top, bottom, snap, chunk)
-    affine = anchor.affine * anchor.affine.translation(x0, y0)
+    a, b, c, d, e, f = list(anchor.affine)[:6]
+    affine = Affine(a, b, c + a * x0, d, e, f + e * y0)
     return Lattice(GeoBox((y1 - y0, x1 - x0), affine, anchor.crs), chunk)
+
+
+def corner(grid: GeoBox) -> tuple[float, float]:
+    """x and y of the upper left corner of a north-up grid."""
+    return grid.affine.c, grid.affine.f
+
+
+def to_pixels(grid: GeoBox, x: float, y: float) -> tuple[float, float]:
+    """Column and row, with fractions, of a point in a north-up grid's CRS."""
+    left, top = corner(grid)
+    return (x - left) / grid.affine.a, (y - top) / grid.affine.e
 
 
 def _fit_axis(start: float, stop: float, snap: int, chunk: int) -> tuple[int, int]:
@@ -146,7 +166,32 @@ def native_window(geobox: GeoBox, native: GeoBox) -> Window | None:
 
 def pixel_place(grid: GeoBox, other: GeoBox) -> tuple[int, int]:
     """Column and row in `grid` of the upper left pixel of `other`. Raises ValueError if it is between pixels."""
-    column, row = ~grid.affine * (other.affine * (0, 0))
+    column, row = to_pixels(grid, *corner(other))
     if abs(column - round(column)) > PHASE or abs(row - round(row)) > PHASE:
         raise ValueError(f"grids are out of phase by {column % 1:.3f}, {row % 1:.3f} pixels")
     return round(column), round(row)
+
+
+def centres_inside(geobox: GeoBox, area: shapely.Geometry) -> NDArray[np.bool_]:
+    """True where the centre of a pixel lies in `area` (same CRS), shape (y, x).
+
+    Point by point, so that the answer for a pixel does not depend on the grid around it, as it would in the last
+    digit with a scan-line rasteriser. Squares wholly inside or outside are decided at once: 0.03 s in place of
+    0.46 s for a 2048² region on the border of Haute-Garonne.
+    """
+    height, width = geobox.shape
+    left, top = corner(geobox)
+    x = left + geobox.affine.a * (np.arange(width) + 0.5)
+    y = top + geobox.affine.e * (np.arange(height) + 0.5)
+    inside = np.zeros((height, width), np.bool_)
+    shapely.prepare(area)
+    for row in range(0, height, SQUARE):
+        for column in range(0, width, SQUARE):
+            part = np.s_[row : row + SQUARE, column : column + SQUARE]
+            xs, ys = x[part[1]], y[part[0]]
+            square = shapely.box(xs[0], ys[-1], xs[-1], ys[0])
+            if area.covers(square):
+                inside[part] = True
+            elif area.intersects(square):
+                inside[part] = shapely.contains_xy(area, *np.meshgrid(xs, ys))
+    return inside

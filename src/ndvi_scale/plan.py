@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import shapely
-from odc.geo.geom import Geometry
+from pyproj import CRS, Transformer
 
 from ndvi_scale.errors import ConfigError, EmptySearchError, ItemError
 from ndvi_scale.granules import Dropped, Granule, choose_processings, granule_from_item, scl_factor
@@ -86,7 +86,7 @@ class Plan:
         return height * width
 
     @cached_property
-    def aoi_geometry(self) -> Geometry | None:
+    def aoi_geometry(self) -> shapely.Geometry | None:
         """The AOI in the lattice's CRS, or None where the whole rectangle is wanted."""
         if self.config.aoi is None or not self.config.clip:
             return None
@@ -104,7 +104,7 @@ def build_plan(items: Iterable[pystac.Item], config: RunConfig) -> Plan:
     granules, other_zones = _choose_zone(granules, config)
     lattice = _build_lattice(granules, config)
     objects = _touched_objects(lattice, config)
-    longitude = lattice.geobox.geographic_extent.centroid.coords[0][0]
+    longitude = _longitude(lattice.geobox)
     granules, outside = _within(granules, lattice, objects)
     days = sorted({solar_day(granule.time, longitude) for granule in granules})
     return Plan(
@@ -164,8 +164,6 @@ def _choose_zone(granules: list[Granule], config: RunConfig) -> tuple[list[Granu
 
 
 def _epsg(crs: str) -> int:
-    from pyproj import CRS
-
     return CRS.from_user_input(crs).to_epsg() or 0
 
 
@@ -174,12 +172,20 @@ def _covers(granules: Sequence[Granule], config: RunConfig) -> bool:
         return False
     grid = granules[0].red.geobox
     ground = shapely.union_all([shapely.box(*_bounds(g.red.geobox)) for g in granules])
-    return bool(ground.covers(_project(config.aoi.geometry, grid).geom))
+    return bool(ground.covers(_project(config.aoi.geometry, grid)))
 
 
-def _project(geometry: shapely.Geometry, grid: GeoBox) -> Geometry:
-    dense = Geometry(json.loads(shapely.to_geojson(shapely.segmentize(geometry, DENSIFY))), crs="EPSG:4326")
-    return dense.to_crs(str(grid.crs))
+def _project(geometry: shapely.Geometry, grid: GeoBox) -> shapely.Geometry:
+    """A lon/lat geometry in the CRS of a grid, its edges kept within `DENSIFY` of straight on the globe."""
+    transformer = Transformer.from_crs("EPSG:4326", str(grid.crs), always_xy=True)
+    return shapely.transform(shapely.segmentize(geometry, DENSIFY), transformer.transform, interleaved=False)
+
+
+def _longitude(grid: GeoBox) -> float:
+    """Longitude of the middle of a grid, which decides the run's solar days."""
+    bounds = _bounds(grid)
+    transformer = Transformer.from_crs(str(grid.crs), "EPSG:4326", always_xy=True)
+    return transformer.transform((bounds[0] + bounds[2]) / 2, (bounds[1] + bounds[3]) / 2)[0]
 
 
 def _bounds(geobox: GeoBox) -> Bounds:
@@ -216,7 +222,7 @@ def _anchor(granules: Sequence[Granule], config: RunConfig) -> tuple[Granule, Bo
     if config.aoi is None:
         ground = shapely.union_all([shapely.box(*_bounds(g.red.geobox)) for g in granules])
         return granules[0], ground.bounds
-    area = _project(config.aoi.geometry, granules[0].red.geobox).geom
+    area = _project(config.aoi.geometry, granules[0].red.geobox)
     grids = {granule.red.geobox: granule for granule in reversed(granules)}
     best = max(grids, key=lambda grid: area.intersection(shapely.box(*_bounds(grid))).area)
     return grids[best], area.bounds
@@ -227,7 +233,7 @@ def _touched_objects(lattice: Lattice, config: RunConfig) -> set[tuple[int, int]
     everything = set(lattice.objects_within(_bounds(lattice.geobox)))
     if config.aoi is None or not config.clip:
         return everything
-    area = _project(config.aoi.geometry, lattice.geobox).geom
+    area = _project(config.aoi.geometry, lattice.geobox)
     shapely.prepare(area)
     return {
         (iy, ix) for iy, ix in everything if area.intersects(shapely.box(*_bounds(lattice.region_geobox(iy, ix))))

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rasterio.features import geometry_mask
+import shapely
 
 from ndvi_scale.composite import empty_layer, fill_of, is_fill, merge_day
 from ndvi_scale.errors import ItemError, ReadError
 from ndvi_scale.granule import GranuleWindow, granule_ndvi, read_granule
 from ndvi_scale.kernels import COUNTERS, FILL_CODE, MAX_DN, NODATA_DN
+from ndvi_scale.lattice import centres_inside
 from ndvi_scale.readers import Reader, Traffic
 
 if TYPE_CHECKING:
@@ -147,9 +148,9 @@ def _outside_aoi(plan: Plan, region: Region) -> NDArray[np.bool_] | None:
     """True where a pixel's centre lies outside the AOI; None where the whole region is inside."""
     area = plan.aoi_geometry
     geobox = plan.region_geobox(region)
-    if area is None or area.geom.covers(geobox.extent.geom):
+    if area is None or area.covers(shapely.box(*geobox.boundingbox.bbox)):
         return None
-    return geometry_mask([area.geom], out_shape=geobox.shape.yx, transform=geobox.affine)
+    return ~centres_inside(geobox, area)
 
 
 def total_counters(records: Iterable[RegionRecord]) -> dict[str, int]:

@@ -1,0 +1,198 @@
+"""The one law: batch == lazy == integer oracle, code for code."""
+
+from __future__ import annotations
+
+import datetime as dt
+import random
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import oracle
+import pytest
+import xarray as xr
+import zarr
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from ndvi_scale import (
+    RunConfig,
+    build_plan,
+    open_ndvi,
+    open_reader,
+    open_store,
+    parse_bbox,
+    run_batch,
+    search_items,
+    thread_pool,
+)
+from ndvi_scale.sentinel2 import MASKS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pystac
+
+    from ndvi_scale.plan import Plan
+    from ndvi_scale.sandbox import Sandbox
+
+FILL = -32768
+
+
+def grid_of(plan: Plan) -> oracle.Grid:
+    geobox = plan.lattice.geobox
+    return oracle.Grid(
+        x0=geobox.affine.c,
+        y0=geobox.affine.f,
+        step=geobox.affine.a,
+        height=geobox.shape.y,
+        width=geobox.shape.x,
+        epsg=geobox.crs.to_epsg(),
+    )
+
+
+def expected(plan: Plan, items: Sequence[pystac.Item]) -> np.ndarray:
+    config = plan.config
+    rules = oracle.Rules(config.mask, clip_range=config.out_of_range == "clip", offset=config.offset)
+    area = config.aoi.geometry if config.aoi and config.clip else None
+    return oracle.cube(items, grid_of(plan), list(plan.days), area, rules)
+
+
+def batch(plan: Plan, url: Path, workers: int = 2) -> np.ndarray:
+    store = open_store(str(url))
+    with thread_pool(workers) as submit:
+        report = run_batch(plan, store, submit, reader=open_reader(), in_flight=workers + 1)
+    assert not report.failed
+    return np.asarray(zarr.open_array(store.zarr(read_only=True), path="ndvi", mode="r")[:])
+
+
+def lazy(plan: Plan) -> np.ndarray:
+    """Codes of the lazy way, from its floats."""
+    floats = open_ndvi(plan).values
+    return np.where(np.isnan(floats), FILL, np.rint(floats.astype(np.float64) * 10_000)).astype(np.int16)
+
+
+def boxes(bounds: tuple[float, float, float, float]) -> st.SearchStrategy[str]:
+    """Boxes that meet `bounds` and may reach beyond it."""
+    west, south, east, north = bounds
+    lon, lat = east - west, north - south
+
+    def box(part: tuple[float, float, float, float]) -> str:
+        w, s, e, n = part
+        return f"{west + w * lon:.6f},{south + s * lat:.6f},{east + e * lon:.6f},{north + n * lat:.6f}"
+
+    low, high = st.floats(-0.2, 0.45), st.floats(-0.45, 0.2)
+    return st.tuples(low, low, high, high).map(box)
+
+
+@st.composite
+def configs(draw: st.DrawFn, bounds: tuple[float, float, float, float]) -> dict[str, Any]:
+    return {
+        "aoi": parse_bbox(draw(boxes(bounds))),
+        "chunk": 2 * draw(st.integers(16, 200)),
+        "mask": tuple(sorted(MASKS[draw(st.sampled_from(sorted(MASKS)))])),
+        "out_of_range": draw(st.sampled_from(["mask", "clip"])),
+        "clip": draw(st.booleans()),
+        "offset": draw(st.sampled_from([None, None, -1000, 0])),
+        "crs": "EPSG:32631",
+    }
+
+
+@pytest.mark.slow
+def test_batch_lazy_and_oracle_agree(sandbox: Sandbox) -> None:
+    found = search_items(sandbox.items)
+
+    # No shrinking: an example takes a second, and the drawn numbers are few enough to read as they are.
+    @settings(
+        max_examples=25,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
+    @given(data=st.data())
+    def law(data: st.DataObject) -> None:
+        config = RunConfig(**data.draw(configs(sandbox.bbox)))
+        items = list(found)
+        random.Random(data.draw(st.integers(0, 99))).shuffle(items)  # noqa: S311 - an order, not a secret
+        plan = build_plan(items, config)
+        truth = expected(plan, found)
+        with tempfile.TemporaryDirectory() as folder:
+            stored = batch(plan, Path(folder) / "ndvi.zarr", workers=data.draw(st.integers(1, 3)))
+        np.testing.assert_array_equal(stored, truth)
+        np.testing.assert_array_equal(lazy(plan), truth)
+
+    law()
+
+
+def test_the_law_on_one_window(sandbox: Sandbox, tmp_path: Path) -> None:
+    items = search_items(sandbox.items)
+    west, south, east, north = sandbox.bbox
+    plan = build_plan(items, RunConfig(aoi=parse_bbox((west, south, east, north)), chunk=96))
+    truth = expected(plan, items)
+    assert (truth != FILL).any()
+    np.testing.assert_array_equal(batch(plan, tmp_path / "ndvi.zarr"), truth)
+    np.testing.assert_array_equal(lazy(plan), truth)
+
+
+def test_any_window_is_the_crop_of_the_whole(sandbox: Sandbox, tmp_path: Path) -> None:
+    items = search_items(sandbox.items)
+    whole = build_plan(items, RunConfig(crs="EPSG:32631"))
+    west, south, east, north = sandbox.bbox
+    inner = parse_bbox((west + 0.003, south + 0.003, east - 0.002, north - 0.004))
+    part = build_plan(items, RunConfig(aoi=inner, clip=False, crs="EPSG:32631", chunk=64))
+    large, small = grid_of(whole), grid_of(part)
+    row, column = round((large.y0 - small.y0) / 10), round((small.x0 - large.x0) / 10)
+    crop = batch(whole, tmp_path / "whole.zarr")[:, row : row + small.height, column : column + small.width]
+    days = [whole.days.index(day) for day in part.days]
+    np.testing.assert_array_equal(batch(part, tmp_path / "part.zarr"), crop[days])
+
+
+def test_codes_are_those_of_the_sandbox_truth(sandbox: Sandbox, tmp_path: Path) -> None:
+    """The generator's own integer NDVI, which has seen neither files nor masks."""
+    import rasterio
+
+    items = search_items(sandbox.items)
+    plan = build_plan(items, RunConfig(crs="EPSG:32631"))
+    stored = batch(plan, tmp_path / "ndvi.zarr")
+    grid = grid_of(plan)
+    seen = 0
+    for codes, day in zip(stored, plan.days, strict=True):
+        with (
+            rasterio.open(sandbox.truth / f"ndvi_{day:%Y%m%d}.tif") as truth,
+            rasterio.open(sandbox.truth / f"valid_{day:%Y%m%d}.tif") as valid,
+        ):
+            assert (truth.transform.c, truth.transform.f, *truth.shape) == (
+                grid.x0,
+                grid.y0,
+                grid.height,
+                grid.width,
+            )
+            wanted = np.where(valid.read(1) == 1, truth.read(1), FILL)
+        np.testing.assert_array_equal(codes, wanted)
+        seen += int((wanted != FILL).sum())
+    assert seen > 50_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chunk", [2048, 32])
+def test_real_fields_equal_the_oracle_in_every_pixel(real_data: Path, tmp_path: Path, chunk: int) -> None:
+    aoi = parse_bbox("4.05,50.74,4.07,50.75")
+    items = search_items(real_data / "catalog" / "catalog.json", aoi=aoi)
+    plan = build_plan(items, RunConfig(aoi=aoi, chunk=chunk))
+    truth = expected(plan, items)
+    stored = batch(plan, tmp_path / "ndvi.zarr")
+    assert stored.shape[0] == 72
+    np.testing.assert_array_equal(stored, truth)
+    np.testing.assert_array_equal(lazy(plan), truth)
+    with xr.open_zarr(tmp_path / "ndvi.zarr") as cube:
+        np.testing.assert_array_equal(np.isnan(cube["ndvi"].values), truth == FILL)
+
+
+@pytest.mark.slow
+def test_a_real_tile_with_offset_equals_the_oracle(real_data: Path, tmp_path: Path) -> None:
+    items = search_items(real_data / "catalog" / "catalog.json", datetime="2022-10-05")
+    plan = build_plan(items, RunConfig(chunk=1024))
+    assert plan.days == (dt.date(2022, 10, 5),)
+    truth = expected(plan, items)
+    np.testing.assert_array_equal(batch(plan, tmp_path / "ndvi.zarr"), truth)
+    np.testing.assert_array_equal(lazy(plan), truth)
