@@ -6,9 +6,9 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-import services
 from hypothesis import settings
 
+import services
 from ndvi_scale.sandbox import make_sandbox
 
 if TYPE_CHECKING:

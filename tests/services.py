@@ -55,7 +55,7 @@ def _running(command: Sequence[str], log: Path, scratch: Path) -> Iterator[subpr
     """Run a program; its own temporary files go to `scratch`, its output to `log`."""
     environment = {**os.environ, "TMPDIR": str(scratch)}
     with log.open("wb") as output:
-        process = subprocess.Popen(  # noqa: S603 (our own command)
+        process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -309,9 +309,7 @@ class _RangeHandler(BaseHTTPRequestHandler):
         asked = self.headers.get("Range")
         span = (0, size) if asked is None else _span(asked, size)
         if span is None:
-            self._refuse(
-                path, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, {"Content-Range": f"bytes */{size}"}
-            )
+            self._refuse(path, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, {"Content-Range": f"bytes */{size}"})
             return
         start, stop = span
         with file.open("rb") as opened:

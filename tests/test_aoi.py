@@ -263,9 +263,7 @@ def test_a_polygon_anywhere_keeps_its_area_when_split(
     split = split_antimeridian(shapely.Polygon(ring))
     assert split.is_valid
     assert split.area == pytest.approx(width * height, rel=1e-6)
-    assert Aoi(split, "").bbox == pytest.approx(
-        (west if west < 180 else -180, south, wrapped, south + height)
-    )
+    assert Aoi(split, "").bbox == pytest.approx((west if west < 180 else -180, south, wrapped, south + height))
     assert split_antimeridian(split).equals(split)
 
 

@@ -28,13 +28,14 @@ if TYPE_CHECKING:
     from ndvi_scale.config import RunConfig
     from ndvi_scale.errors import NdviScaleError
     from ndvi_scale.estimate import Estimate, estimate_plan
+    from ndvi_scale.item_files import load_items, save_items
     from ndvi_scale.lazy import compute_ndvi, load_bands, open_ndvi
     from ndvi_scale.ledger import load_plan
     from ndvi_scale.plan import Plan, build_plan
     from ndvi_scale.readers import open_reader
     from ndvi_scale.region import compute_region
     from ndvi_scale.sandbox import make_sandbox
-    from ndvi_scale.search import load_items, save_items, search_items
+    from ndvi_scale.search import search_items
     from ndvi_scale.store import Store, open_store
     from ndvi_scale.write import store_digest
 
@@ -53,7 +54,7 @@ _HOMES = {
     "compute_region": "region",
     "estimate_plan": "estimate",
     "load_bands": "lazy",
-    "load_items": "search",
+    "load_items": "item_files",
     "load_plan": "ledger",
     "make_sandbox": "sandbox",
     "open_ndvi": "lazy",
@@ -62,7 +63,7 @@ _HOMES = {
     "parse_bbox": "aoi",
     "read_aoi": "aoi",
     "run_batch": "batch",
-    "save_items": "search",
+    "save_items": "item_files",
     "search_items": "search",
     "store_digest": "write",
     "thread_pool": "batch",

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,17 +87,13 @@ def parse_bbox(value: str | Sequence[float]) -> Aoi:
 
 
 def _four_numbers(source: str) -> Bbox:
-    try:
-        numbers = [float(part) for part in source.split(",")]
-    except ValueError:
-        numbers = []
-    if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
-        raise ConfigError(
-            f"bbox {source!r}: four finite numbers are needed. "
-            "Write W,S,E,N in degrees, for example 1.2,43.5,1.6,43.7."
-        )
-    west, south, east, north = numbers
-    return west, south, east, north
+    with suppress(ValueError):  # not numbers, or not four of them
+        west, south, east, north = map(float, source.split(","))
+        if all(map(math.isfinite, (west, south, east, north))):
+            return west, south, east, north
+    raise ConfigError(
+        f"bbox {source!r}: four finite numbers are needed. Write W,S,E,N in degrees, for example 1.2,43.5,1.6,43.7."
+    )
 
 
 def read_aoi(path: str | Path) -> Aoi:

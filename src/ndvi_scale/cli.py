@@ -221,7 +221,7 @@ def plan(**flags: Any) -> None:
 def search(**flags: Any) -> None:
     """Find items, and list or save them."""
     from ndvi_scale import report
-    from ndvi_scale.search import save_items
+    from ndvi_scale.item_files import save_items
 
     found = _job(flags).find_items()
     if flags["save"]:
@@ -453,9 +453,7 @@ def main() -> None:
     """Run the command line; one line for what is the input's doing, a traceback for a bug."""
     try:
         cli(standalone_mode=False)
-    except click.exceptions.Abort:
-        sys.exit(130)
-    except KeyboardInterrupt:
+    except (click.exceptions.Abort, KeyboardInterrupt):
         click.echo("Stopped. What is written is whole; run the same command to resume.", err=True)
         sys.exit(130)
     except click.ClickException as error:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from ndvi_scale.errors import ConfigError
+from ndvi_scale.errors import ConfigError, ReadError
 from ndvi_scale.granules import scl_factor
 from ndvi_scale.lattice import Window, native_window
 from ndvi_scale.readers import Layout, Reader, Traffic, block_runs, touched_blocks
+from ndvi_scale.sentinel2 import BANDS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from ndvi_scale.granules import Asset, Granule
     from ndvi_scale.plan import Plan
@@ -47,7 +48,7 @@ class Estimate:
 def estimate_plan(plan: Plan, reader: Reader) -> Estimate:
     """Cost of a plan, from its geometry and from the headers of at most `SAMPLE` granules.
 
-    Raises ReadError when those cannot be read.
+    Raises ReadError when none of those can be read.
     """
     layouts = _sample_layouts(plan, reader)
     traffic = Traffic()
@@ -66,15 +67,25 @@ def estimate_plan(plan: Plan, reader: Reader) -> Estimate:
 
 
 def _sample_layouts(plan: Plan, reader: Reader) -> dict[str, Layout]:
-    """Layout of each band: block shape of the first sampled granule, mean block size of them all."""
+    """Layout of each band: block shape of the first sampled granule, mean block size of them all.
+
+    A granule that cannot be read is left out: whether that matters is for the run to say.
+    """
     step = math.ceil(len(plan.granules) / SAMPLE)
-    sampled = plan.granules[step // 2 :: step]
-    found: dict[str, Layout] = {}
-    for band in ("red", "nir", "scl"):
-        layouts = [reader.layout(granule.id, granule.assets[band]) for granule in sampled]
-        mean = sum(layout.block_bytes for layout in layouts) / len(layouts)
-        found[band] = Layout(layouts[0].block, mean)
-    return found
+    sampled: list[dict[str, Layout]] = []
+    failure: ReadError | None = None
+    for granule in plan.granules[step // 2 :: step]:
+        try:
+            sampled.append({band: reader.layout(granule.id, asset) for band, asset in granule.assets.items()})
+        except ReadError as error:
+            failure = error
+    if failure is not None and not sampled:
+        raise failure
+    return {band: _mean_layout([layouts[band] for layouts in sampled]) for band in BANDS}
+
+
+def _mean_layout(layouts: Sequence[Layout]) -> Layout:
+    return Layout(layouts[0].block, sum(layout.block_bytes for layout in layouts) / len(layouts))
 
 
 def _granule_traffic(granule: Granule, window: Window | None, layouts: Mapping[str, Layout]) -> Traffic:

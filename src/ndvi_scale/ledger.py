@@ -8,6 +8,7 @@ Losing the last, unwritten records to a kill costs computing those regions again
 from __future__ import annotations
 
 import json
+import logging
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
     from ndvi_scale.plan import Plan
     from ndvi_scale.store import Store
+
+logger = logging.getLogger(__name__)
 
 FOLDER: Final = "ledger/"
 FLUSH_RECORDS: Final = 256
@@ -51,13 +54,20 @@ def load_plan(store: Store) -> Plan | None:
 
 
 def finished(store: Store, plan_id: str) -> dict[Region, RegionRecord]:
-    """Records of the finished regions of a plan; those of an older plan do not count."""
+    """Records of the finished regions of a plan.
+
+    Those of an older plan do not count, and neither do lines that cannot be read: their regions are computed
+    again, and a warning says so.
+    """
     done: dict[Region, RegionRecord] = {}
     for name in store.state_names(FOLDER):
         for line in (store.get_state(name) or b"").splitlines():
-            values = json.loads(line)
-            if values["plan"] == plan_id:
-                record = _decode(values)
+            try:
+                record = _decode(json.loads(line), plan_id)
+            except (ValueError, KeyError, TypeError):
+                logger.warning("segment %s of %s is damaged: its regions are computed again", name, store.url)
+                continue
+            if record is not None:
                 done[record.region] = record
     return done
 
@@ -108,7 +118,9 @@ def _encode(record: RegionRecord) -> dict[str, Any]:
     }
 
 
-def _decode(values: dict[str, Any]) -> RegionRecord:
+def _decode(values: dict[str, Any], plan_id: str) -> RegionRecord | None:
+    if values["plan"] != plan_id:
+        return None
     return RegionRecord(
         region=Region(*values["region"]),
         valid=values["valid"],

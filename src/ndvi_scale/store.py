@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 SCHEMES: Final = ("file", "s3")
 STATE_SUFFIX: Final = ".run"
+CLIENT_OPTIONS: Final = ("allow_http", "connect_timeout", "timeout", "proxy_url")
+"""Storage options of the connection; all others are S3's."""
 STAGED: Final = re.compile(r"#\d+$")
 """Names of half-put local objects: obstore stages a put under such a name and renames it. A killed run can
 leave one behind; nothing ever reads it."""
@@ -202,14 +204,22 @@ def _s3(url: str, options: Mapping[str, str]) -> Store:
     prefix = parts.path.strip("/")
     if not parts.netloc or not prefix:
         raise StoreError(f"{url} names no object prefix: give s3://bucket/some/name.zarr, never a bucket's root")
-    endpoint = options.get("endpoint") or options.get("aws_endpoint") or os.environ.get("AWS_ENDPOINT_URL", "")
-    # Plain HTTP is for an S3 server of one's own, and only said by its address.
-    client: Any = {"allow_http": True} if endpoint.startswith("http://") else None
+    config = {_config_key(key): value for key, value in options.items() if key not in CLIENT_OPTIONS}
+    client: Any = {key: value for key, value in options.items() if key in CLIENT_OPTIONS}
+    endpoint = config.get("aws_endpoint") or os.environ.get("AWS_ENDPOINT_URL", "")
+    if endpoint.startswith("http://"):
+        # Plain HTTP is for an S3 server of one's own, and saying its address says so.
+        client.setdefault("allow_http", "true")
     try:
         stores = [
-            S3Store(parts.netloc, prefix=name, client_options=client, config=dict(options))  # pyright: ignore[reportArgumentType]
+            S3Store(parts.netloc, prefix=name, client_options=client or None, config=config)  # pyright: ignore[reportArgumentType]
             for name in (prefix, prefix + STATE_SUFFIX)
         ]
     except BaseError as error:
         raise StoreError(f"storage options for {url} cannot be used: {brief(error)}") from None
     return Store(f"s3://{parts.netloc}/{prefix}", _Prefix(stores[0]), _Prefix(stores[1]))
+
+
+def _config_key(key: str) -> str:
+    """obstore takes ``region`` and ``aws_region`` alike, but a store made with the first cannot be pickled."""
+    return key if key.startswith("aws_") else f"aws_{key}"

@@ -1,0 +1,285 @@
+"""Items of what can be read as a file, from a path or URL: a catalog, its items, an item collection, Parquet.
+
+Items stay as their provider wrote them (no migration); only hrefs are made absolute. Every failure is one
+SearchError that says what to do and shows no secret of a URL.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit, urlunsplit
+from urllib.request import url2pathname
+
+import pystac
+from pystac.errors import STACError
+
+from ndvi_scale.errors import SearchError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pystac_client.stac_api_io import StacApiIO
+
+logger = logging.getLogger(__name__)
+
+Json = dict[str, Any]
+
+PARQUET = (".parquet", ".geoparquet")
+_TIMEOUT_S = (10.0, 60.0)  # to connect, to the next byte: a page of 100 items takes seconds to compute
+_RETRIES = 3
+_READS_AT_ONCE = 16  # item files of a static catalog; each is one round trip
+
+
+# Where it is
+
+
+def locate(text: str) -> str:
+    """Absolute path, or URL as it is; a file: URL becomes its path. Raises SearchError."""
+    scheme = urlsplit(text).scheme
+    if is_url(text):
+        return text
+    if scheme == "file":
+        return url2pathname(urlsplit(text).path)
+    if "://" in text:
+        raise SearchError(
+            f"{shown(text)}: a catalog is read over http(s) or from a path, not {scheme}. Download it first."
+        )
+    return absolute_path(text)
+
+
+def absolute_path(path: str | Path) -> str:
+    """Absolute, without "..", and through symlinks as they are written."""
+    return os.path.normpath(Path(path).absolute())
+
+
+def is_parquet(where: str) -> bool:
+    """Whether a path or URL, whatever its query, ends like stac-geoparquet."""
+    return urlsplit(where).path.endswith(PARQUET)
+
+
+def is_url(href: str) -> bool:
+    """Whether it is read over http(s)."""
+    return urlsplit(href).scheme.lower() in {"http", "https"}
+
+
+def shown(href: str) -> str:
+    """Strip what may be secret from a URL: user, password, query; a path stays."""
+    if "://" not in href:
+        return href
+    parts = urlsplit(href)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def absolute_href(href: str, base: str) -> str:
+    """`href` as seen from the file or page `base`."""
+    if is_url(base):
+        return urljoin(base, href)
+    if "://" in href or Path(href).is_absolute():
+        return href
+    return os.path.normpath(Path(base).parent / href)
+
+
+# Reading
+
+
+def read_json(href: str, web: StacApiIO) -> Json:
+    """Read a JSON object from a path or URL; every failure is a SearchError."""
+    with answers(href):
+        document = json.loads(web.request(href) if is_url(href) else Path(href).read_text(encoding="utf-8"))
+        if not isinstance(document, dict):
+            raise SearchError(
+                f"{shown(href)}: not STAC but a JSON {type(document).__name__}. "
+                "Give a catalog, collection, item or item collection."
+            )
+        return document
+
+
+def parquet_items(href: str, web: StacApiIO) -> Iterator[pystac.Item]:
+    """Items of a stac-geoparquet file, from a path or URL; every failure is a SearchError."""
+    import rustac
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = _download(href, web, Path(folder)) if is_url(href) else Path(href)
+        try:
+            document = rustac.read_sync(str(file), format="parquet", set_self_link=False)
+        except rustac.RustacError as error:
+            raise SearchError(
+                f"{shown(href)}: cannot be read as stac-geoparquet ({error}). "
+                "Check the address, or give the JSON items."
+            ) from error
+    yield from (to_item(feature, href) for feature in document["features"])
+
+
+def _download(href: str, web: StacApiIO, folder: Path) -> Path:
+    """Fetch a file whole; rustac itself would drop a signature in the query, and has no time-out of ours."""
+    from pystac_client.exceptions import APIError
+
+    file = folder / "items.parquet"
+    with answers(href):
+        answer = web.session.get(href, timeout=_TIMEOUT_S)
+        if not answer.ok:
+            raise APIError.from_response(answer)
+        file.write_bytes(answer.content)
+    return file
+
+
+# Documents
+
+
+def linked_items(document: Json, base: str, web: StacApiIO) -> Iterator[pystac.Item]:
+    """All items below a document, level by level; a file is read once, even if links go in circles."""
+    level, seen = [(document, base)], {base}
+    with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
+        while level:
+            linked: dict[str, None] = {}
+            for found, where in level:
+                if found.get("type") == "Feature":
+                    yield to_item(found, where, own_file=True)
+                elif found.get("type") == "FeatureCollection":
+                    yield from (to_item(feature, where) for feature in _features(found, where))
+                else:
+                    linked.update(dict.fromkeys(_children(found, where)))
+            hrefs = [href for href in linked if href not in seen]
+            seen.update(hrefs)
+            level = list(zip(pool.map(partial(read_json, web=web), hrefs), hrefs, strict=True))
+
+
+def _features(collection: Json, where: str) -> list[Json]:
+    features = collection.get("features")
+    if not isinstance(features, list):
+        raise SearchError(f"{shown(where)}: an item collection needs a list of features. Write it again.")
+    if any(link.get("rel") == "next" for link in links_of(collection, where)):
+        if is_url(where):
+            raise SearchError(
+                f"{shown(where)}: one page of a search, and there may be more. "
+                "Give the URL of the API's landing page, and the region and dates as parameters."
+            )
+        # Earth Search links a next page even from the last one: for a recorded page no proof of a gap.
+        logger.warning("%s: one page of a search, with a next link that is not followed", where)
+    return features
+
+
+def _children(document: Json, where: str) -> list[str]:
+    """Absolute hrefs of the children and items of a catalog or collection."""
+    if "links" not in document or "stac_version" not in document:
+        raise SearchError(
+            f"{shown(where)}: not STAC (type {document.get('type')!r}). "
+            "Give a catalog, collection, item or item collection."
+        )
+    links = links_of(document, where)
+    hrefs = [link["href"] for link in links if link.get("rel") in {"child", "item"}]
+    served = "conformsTo" in document or any(link.get("rel") == "items" for link in links)
+    if served and ("conformsTo" in document or not hrefs):
+        raise SearchError(
+            f"{shown(where)}: this is a page of a STAC API, and its items are not linked from it. "
+            "Give the URL of the API's landing page, and the collection by its id."
+        )
+    return hrefs
+
+
+def links_of(document: Json, where: str) -> list[Json]:
+    """Links of any STAC document, with absolute hrefs."""
+    with answers(where):
+        return [{**link, "href": absolute_href(link["href"], where)} for link in document.get("links") or []]
+
+
+def to_item(feature: Json, base: str, *, own_file: bool = False) -> pystac.Item:
+    """Make the item and its absolute hrefs; `base` is where it was read, its self link if `own_file`."""
+    try:
+        assets = {
+            key: {**asset, "href": absolute_href(asset["href"], base)} for key, asset in feature["assets"].items()
+        }
+        # pystac fetches a linked root by itself (in to_dict, get_self_href, …), without any time-out.
+        dropped = {"root", "parent", "self"} if own_file else {"root", "parent"}
+        links = [link for link in links_of(feature, base) if link.get("rel") not in dropped]
+        links += [{"rel": "self", "href": base}] if own_file else []
+        bbox = list(feature["bbox"]) if feature.get("bbox") else None
+        whole = {**feature, "links": links, "assets": assets, "bbox": bbox}
+        return pystac.Item.from_dict(whole, migrate=False, preserve_dict=True)
+    except (STACError, KeyError, TypeError, ValueError, AttributeError) as error:
+        name = feature.get("id") if isinstance(feature, dict) else feature
+        raise SearchError(
+            f"{shown(base)}: {name!r} is not a STAC item ({type(error).__name__}: {error}). "
+            "Correct it or leave it out."
+        ) from error
+
+
+# The web, and what goes wrong there
+
+
+@contextmanager
+def web_session() -> Iterator[StacApiIO]:
+    """One HTTP session with time-outs and retries, closed at the end."""
+    from pystac_client.stac_api_io import StacApiIO
+    from urllib3 import Retry
+
+    retry = Retry(
+        total=_RETRIES,
+        backoff_factor=0.5,
+        status_forcelist=(429, 502, 503, 504),
+        allowed_methods=None,  # a search is a POST that changes nothing
+        raise_on_status=False,
+    )
+    web = StacApiIO(timeout=_TIMEOUT_S, max_retries=retry)
+    retries = logging.getLogger("urllib3.connectionpool")
+    retries.addFilter(_without_queries)
+    try:
+        yield web
+    finally:
+        retries.removeFilter(_without_queries)
+        web.session.close()
+
+
+def _without_queries(record: logging.LogRecord) -> bool:
+    """Cut query strings from urllib3's notes on retries: they may hold a signature."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(value.partition("?")[0] if isinstance(value, str) else value for value in record.args)
+    return True
+
+
+@contextmanager
+def answers(href: str) -> Iterator[None]:
+    """Tell every way in which a file or a server does not answer as one SearchError, without secrets."""
+    from pystac_client.exceptions import APIError
+
+    try:
+        yield
+    except (APIError, OSError) as error:
+        if is_url(href):
+            raise SearchError(f"{shown(href)}: {_network_failure(error)}") from None
+        why = error.strerror if isinstance(error, OSError) else error
+        raise SearchError(f"{href}: cannot be read ({why}). Check the path, and the links to it.") from error
+    except ValueError as error:  # JSON and UTF-8 alike
+        raise SearchError(
+            f"{shown(href)}: not JSON ({error}). Give the JSON of a catalog, not a web page."
+        ) from None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise SearchError(
+            f"{shown(href)}: does not answer as STAC ({type(error).__name__}: {error}). Check the address."
+        ) from None
+
+
+def _network_failure(error: Exception) -> str:
+    """Say what went wrong and what to do; never the text of the error, which holds the whole URL."""
+    status = getattr(error, "status_code", None)
+    if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+        return f"HTTP {status}, access denied. Check the credentials, or sign the URL again."
+    if status == HTTPStatus.NOT_FOUND:
+        return "HTTP 404, not found. Check the address and the collection."
+    if status is not None and status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        return f"HTTP {status}: the server refuses the request. Check the address, region and dates."
+    if status is not None:
+        return f"HTTP {status}: the server fails, also after {_RETRIES} retries. Try again later."
+    cause = error if isinstance(error, OSError) else error.__context__ or error
+    if "timed out" in str(cause).lower():
+        return f"timed out after {_TIMEOUT_S[1]:g} s, {_RETRIES} times again. Try later, or ask for less."
+    return f"cannot be reached ({type(cause).__name__}). Check the address and the network."

@@ -1,0 +1,76 @@
+"""Saved searches: items written as one file, and read again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ndvi_scale.catalog import (
+    PARQUET,
+    Json,
+    absolute_path,
+    is_parquet,
+    is_url,
+    linked_items,
+    locate,
+    parquet_items,
+    read_json,
+    web_session,
+)
+from ndvi_scale.errors import ConfigError, SearchError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import pystac
+
+
+def save_items(items: Iterable[pystac.Item], path: str | Path) -> None:
+    """Write an item collection (.json, .geojson) or stac-geoparquet (.parquet).
+
+    Asset hrefs are absolute, but relative for files below the folder of `path`, so that it can move whole.
+    Raises ConfigError for another extension, SearchError when Parquet cannot hold the items.
+    """
+    path = Path(path)
+    features = [_portable(item, path) for item in items]
+    if path.suffix in {".json", ".geojson"}:
+        collection = {"type": "FeatureCollection", "features": features}
+        path.write_text(json.dumps(collection), encoding="utf-8")
+    elif path.suffix in PARQUET:
+        _write_parquet(features, path)
+    else:
+        raise ConfigError(f"{path}: items are saved as .json, .geojson or .parquet. Give one of these extensions.")
+
+
+def load_items(path: str | Path) -> list[pystac.Item]:
+    """Read what `save_items` wrote, in its order, or any item collection or item. Raises SearchError."""
+    where = locate(str(Path(path)))
+    with web_session() as web:
+        if is_parquet(where):
+            return list(parquet_items(where, web))
+        return list(linked_items(read_json(where, web), where, web))
+
+
+def _write_parquet(features: list[Json], path: Path) -> None:
+    import rustac
+
+    try:
+        rustac.write_sync(str(path), features, format="parquet")
+    except rustac.RustacError as error:
+        raise SearchError(
+            f"{path}: {len(features)} items cannot be written as stac-geoparquet ({error}). Save them as .geojson."
+        ) from error
+
+
+def _portable(item: pystac.Item, path: Path) -> Json:
+    feature = item.to_dict(include_self_link=True, transform_hrefs=False)
+    # Links to files of a catalog say nothing where this file will be read.
+    feature["links"] = [link for link in feature["links"] if is_url(str(link["href"]))]
+    folder = Path(absolute_path(path)).parent
+    for key, asset in item.assets.items():
+        href = asset.get_absolute_href() or asset.href
+        if "://" not in href and Path(href).is_relative_to(folder):
+            href = f"./{Path(href).relative_to(folder).as_posix()}"
+        feature["assets"][key]["href"] = href
+    return feature

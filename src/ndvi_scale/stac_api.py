@@ -1,0 +1,165 @@
+"""Items of a STAC API: one search, with all that the server can apply, page after page."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import logging
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ndvi_scale.catalog import Json, answers, links_of, shown, to_item
+from ndvi_scale.errors import SearchError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pystac
+    from pystac_client.stac_api_io import StacApiIO
+
+    from ndvi_scale.aoi import Aoi
+    from ndvi_scale.interval import Interval
+
+logger = logging.getLogger(__name__)
+
+_PAGE_ITEMS = 100  # an Earth Search item is about 30 kB, and its answers end at 6 MB
+_SENTINEL2_L2A = re.compile(r"s(entinel)?-?s?-?2.*l2a", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What an item must fulfil; None asks for nothing."""
+
+    aoi: Aoi | None
+    """The footprint shares area with it."""
+    interval: Interval | None
+    """The datetime lies in it."""
+    cloud_cover: float | None
+    """eo:cloud_cover is at most this, in percent."""
+    collection: str | None
+    """The collection it belongs to."""
+    dates: str | None = None
+    """The interval as the user wrote it, for messages."""
+
+
+@dataclass(frozen=True)
+class Api:
+    """A STAC API, known by its landing page."""
+
+    landing: Json
+    """The landing page as it came."""
+    url: str
+    """Where it came from, as given: relative links start here."""
+    web: StacApiIO
+    """The session in which the API is asked."""
+
+    def conforms(self, conformance: str) -> bool:
+        """Whether the landing page declares an item-search extension, in any version."""
+        return any(str(uri).endswith(f"/item-search#{conformance}") for uri in self.landing["conformsTo"] or [])
+
+    def links(self, rel: str) -> list[Json]:
+        """Links of one relation, absolute."""
+        return [link for link in links_of(self.landing, self.url) if link.get("rel") == rel]
+
+    def pages(self, href: str, method: str = "GET", parameters: Json | None = None) -> Iterator[Json]:
+        """Pages of an endpoint, next links followed; ends at an empty one."""
+        pages = self.web.get_pages(href, method, parameters)
+        while True:
+            with answers(href):
+                page = next(pages, None)
+            if page is None:
+                return
+            yield page
+
+
+def api_items(api: Api, wanted: Wanted) -> Iterator[pystac.Item]:
+    """Items of a search; ends when a page brings nothing new, as some servers link on for ever."""
+    endpoints = api.links("search")
+    if not endpoints:
+        raise SearchError(
+            f"{shown(api.url)}: this STAC API links no item search. Give another API, or saved items."
+        )
+    post = [link for link in endpoints if link.get("method", "POST").upper() == "POST"]
+    collection = wanted.collection or _only_collection(api)
+    parameters = _parameters(api, wanted, collection)
+    href, method = (post or endpoints)[0]["href"], "POST" if post else "GET"
+    seen: set[tuple[Any, Any]] = set()
+    for page in api.pages(href, method, parameters if post else _in_query_string(parameters)):
+        with answers(href):
+            keys = {(feature.get("collection"), feature.get("id")) for feature in page["features"]}
+        if keys <= seen:
+            logger.info("%s: a page without new items ends the search", shown(api.url))
+            break
+        seen |= keys
+        for feature in page["features"]:
+            own = [link["href"] for link in links_of(feature, href) if link.get("rel") == "self"]
+            yield to_item(feature, own[0] if own else href)
+    if not seen and collection not in (offered := _collections(api)):
+        raise SearchError(f"{shown(api.url)}: there is no collection {collection!r}. {_offer(offered)}")
+
+
+def _parameters(api: Api, wanted: Wanted, collection: str) -> Json:
+    """Body of the search: what the server can apply."""
+    parameters: Json = {"collections": [collection], "limit": _PAGE_ITEMS}
+    if wanted.aoi is not None and wanted.aoi.is_box:
+        parameters["bbox"] = list(wanted.aoi.bbox)
+    elif wanted.aoi is not None:
+        parameters["intersects"] = wanted.aoi.to_geojson()
+    if wanted.interval is not None:
+        parameters["datetime"] = _closed(wanted.interval)
+    if wanted.cloud_cover is not None:
+        parameters |= _cloud_parameters(api, wanted.cloud_cover)
+    return parameters
+
+
+def _cloud_parameters(api: Api, limit: float) -> Json:
+    if api.conforms("query"):
+        return {"query": {"eo:cloud_cover": {"lte": limit}}}
+    if api.conforms("filter"):
+        comparison = {"op": "<=", "args": [{"property": "eo:cloud_cover"}, limit]}
+        return {"filter-lang": "cql2-json", "filter": comparison}
+    logger.info(
+        "%s declares neither query nor filter: cloud cover <= %g %% is applied on the client",
+        shown(api.url),
+        limit,
+    )
+    return {}
+
+
+def _closed(interval: Interval) -> str:
+    """Write it as servers know it: whole seconds, both ends inclusive, so at times a little wider."""
+    start = interval.start and interval.start.replace(microsecond=0)
+    end = interval.end and (interval.end + dt.timedelta(microseconds=999_999)).replace(microsecond=0)
+    return "/".join(
+        ".." if moment is None else moment.isoformat().replace("+00:00", "Z") for moment in (start, end)
+    )
+
+
+def _in_query_string(parameters: Json) -> Json:
+    """Parameters of a GET, as the STAC API specification writes them."""
+    listed = {key: ",".join(map(str, value)) for key, value in parameters.items() if isinstance(value, list)}
+    nested = {key: json.dumps(value) for key, value in parameters.items() if isinstance(value, dict)}
+    return parameters | listed | nested
+
+
+def _collections(api: Api) -> list[str]:
+    data = api.links("data") or [{"href": api.url.rstrip("/") + "/collections"}]
+    pages = api.pages(data[0]["href"])
+    return [str(collection.get("id")) for page in pages for collection in page.get("collections") or []]
+
+
+def _only_collection(api: Api) -> str:
+    offered = _collections(api)
+    if len(offered) == 1:
+        return offered[0]
+    raise SearchError(
+        f"{shown(api.url)}: a collection must be given, as this API offers {len(offered)}. {_offer(offered)}"
+    )
+
+
+def _offer(offered: list[str]) -> str:
+    likely = [name for name in offered if _SENTINEL2_L2A.search(name)]
+    if likely:
+        return f"Give one that looks like Sentinel-2 L2A: {', '.join(likely)}."
+    return f"None looks like Sentinel-2 L2A; it offers {', '.join(offered[:10]) or 'none'}. Give one of these."

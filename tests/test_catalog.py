@@ -1,0 +1,163 @@
+"""Static catalogs, item collections, single items and Parquet, from paths and URLs, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ndvi_scale import search
+from ndvi_scale.aoi import Aoi, parse_bbox
+from ndvi_scale.errors import EmptySearchError, SearchError
+from ndvi_scale.item_files import load_items, save_items
+from ndvi_scale.search import search_items
+from stac import COLLECTION, collection_of, days, item, says, scripted_api, static_catalog, write
+
+if TYPE_CHECKING:
+    import services
+
+
+def test_static_catalog_is_walked_once_with_absolute_hrefs(tmp_path: Path) -> None:
+    items = search_items(static_catalog(tmp_path))
+    assert days(items) == [1, 2]
+    assert items[0].assets["red"].href == str(tmp_path / "s2" / "a" / "1" / "red.tif")
+    assert items[0].self_href == str(tmp_path / "s2" / "a" / "1.json")
+    assert items[0].get_single_link("collection").href == str(tmp_path / "s2" / "collection.json")  # type: ignore[union-attr]
+    assert items[1].assets["red"].href == "s3://bucket/2.tif"
+    assert items[0].get_root() is None
+
+
+def test_relative_paths_and_file_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = static_catalog(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    expected = [found.assets["red"].href for found in search_items(path)]
+    for catalog in ("catalog.json", Path("s2/../catalog.json"), path.as_uri()):
+        assert [found.assets["red"].href for found in search_items(catalog)] == expected
+
+
+def test_single_item(tmp_path: Path) -> None:
+    path = write(tmp_path / "item.json", item(3))
+    assert search_items(path)[0].assets["red"].href == str(tmp_path / "3" / "red.tif")
+
+
+@pytest.mark.parametrize(
+    ("name", "document", "value", "rule", "remedy"),
+    [
+        ("bad.json", "{", "bad.json", "not JSON", "Give the JSON"),
+        ("bad.json", "[1]", "bad.json", "a JSON list", "Give a catalog"),
+        ("bad.json", {"type": "Polygon", "coordinates": []}, "'Polygon'", "not STAC", "Give a catalog"),
+        ("bad.json", {"type": "FeatureCollection"}, "bad.json", "list of features", "Write it again"),
+        ("bad.json", collection_of({"type": "Feature", "id": "x"}), "'x'", "not a STAC item", "leave it out"),
+        ("bad.json", {"type": "FeatureCollection", "features": [3]}, "3", "not a STAC item", "leave it out"),
+        (
+            "bad.json",
+            collection_of(item(1, properties={"datetime": None})),
+            "20230601",
+            "datetime is None",
+            "leave",
+        ),
+        (
+            "bad.json",
+            collection_of(item(1, properties={"datetime": "x"})),
+            "20230601",
+            "not a STAC item",
+            "leave",
+        ),
+        ("bad.json", collection_of(item(1, assets={"red": {}})), "20230601", "not a STAC item", "leave"),
+        (
+            "bad.json",
+            item(1, links=[{"rel": "x"}]),
+            "bad.json",
+            "does not answer as STAC",
+            "Check the address",
+        ),
+        (
+            "bad.json",
+            {"type": "Catalog", "stac_version": "1.0.0", "links": [{"rel": "item", "href": "gone.json"}]},
+            "gone.json",
+            "cannot be read (No such file or directory)",
+            "Check the path",
+        ),
+        ("bad.parquet", "PAR", "bad.parquet", "stac-geoparquet", "Check the address"),
+    ],
+)
+def test_bad_files_are_told(tmp_path: Path, name: str, document: Any, value: str, rule: str, remedy: str) -> None:
+    path = write(tmp_path / name, document)
+    with pytest.raises(SearchError) as caught:
+        search_items(path)
+    says(caught, value, rule, remedy)
+
+
+# Over HTTP
+
+
+def test_static_catalog_over_http(range_http: services.RangeServer) -> None:
+    range_http.reset()
+    static_catalog(range_http.directory / "static")
+    items = search_items(f"{range_http.url}/static/catalog.json")
+    assert days(items) == [1, 2]
+    assert items[0].assets["red"].href == f"{range_http.url}/static/s2/a/1/red.tif"
+    assert items[1].assets["red"].href == "s3://bucket/2.tif"
+    assert range_http.count() == 4
+    range_http.fail("/static/s2/2.json", 404)
+    with pytest.raises(SearchError, match=r"/static/s2/2.json: HTTP 404"):
+        search_items(f"{range_http.url}/static/catalog.json")
+    range_http.reset()
+
+
+def test_one_page_of_a_search_over_http_is_refused(range_http: services.RangeServer) -> None:
+    range_http.reset()
+    page = collection_of(item(1)) | {"links": [{"rel": "next", "href": "x"}]}
+    write(range_http.directory / "page.json", page)
+    with pytest.raises(SearchError, match=r"one page of a search.*landing page"):
+        search_items(f"{range_http.url}/page.json")
+
+
+def test_collection_of_an_api_is_not_walked() -> None:
+    with scripted_api() as api:
+        links = [{"rel": "items", "href": "./items"}, {"rel": "root", "href": api.url}]
+        api.other["/collections/x"] = {"type": "Collection", "id": "x", "stac_version": "1.0.0", "links": links}
+        with pytest.raises(SearchError, match=r"page of a STAC API.*landing page"):
+            search_items(f"{api.url}/collections/x")
+
+
+# Real catalogs and recorded answers
+
+
+def test_real_static_catalog(real_data: Path) -> None:
+    catalog = real_data / "catalog" / "catalog.json"
+    items = search_items(catalog)
+    assert len(items) == 73
+    assert all(Path(asset.href).is_file() for found in items for asset in found.assets.values())
+    field = parse_bbox("4.06,50.744,4.066,50.748")
+    chosen = search_items(catalog, aoi=field, datetime="2019-04/2019-06", cloud_cover=20, collection=COLLECTION)
+    assert all(found.id.startswith("S2_31UES_2019") for found in chosen)
+    assert chosen == sorted(chosen, key=lambda found: found.id)
+    with pytest.raises(EmptySearchError, match="73 items in the catalog; 73 outside the region"):
+        search_items(catalog, aoi=parse_bbox("1,43,2,44"))
+
+
+def recorded(folder: Path) -> list[Path]:
+    paths = sorted((folder / "stac").rglob("*json")) + sorted((folder / "stac").rglob("*.parquet"))
+    kinds = ("request.json", "landing.json", "collections.json", "stacgeoparquet_sentinel-2-l2a-pc.json")
+    return [path for path in paths if not path.name.endswith(kinds) and "collection" not in path.stem.split(".")]
+
+
+@pytest.mark.slow
+def test_recorded_answers_are_read(real_data: Path, tmp_path: Path) -> None:
+    read = 0
+    for path in recorded(real_data):
+        if path.name.startswith("collection_"):
+            with pytest.raises(SearchError, match=r"page of a STAC API.*landing page"):
+                load_items(path)
+            continue
+        items = load_items(path)
+        read += len(items)
+        for found in items:
+            west, _, east, _ = Aoi(search._footprint(found), "").bbox  # type: ignore[arg-type]
+            assert (east - west) % 360 < 9, found.id  # a tile near a pole spans some degrees
+        save_items(items, tmp_path / "copy.json")
+        copied = load_items(tmp_path / "copy.json")
+        assert [found.to_dict()["assets"] for found in copied] == [found.to_dict()["assets"] for found in items]
+    assert read > 200

@@ -1,0 +1,339 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from ndvi_scale import errors
+from ndvi_scale.cli import EXIT_CODES, main
+
+if TYPE_CHECKING:
+    from ndvi_scale.sandbox import Sandbox
+
+HEAVY = ("xarray", "dask", "numba", "rasterio", "zarr", "matplotlib", "pystac", "pandas", "pyarrow", "numpy")
+
+
+def call(*arguments: str | Path) -> int:
+    """Run the command line in this process; its exit code."""
+    before, sys.argv = sys.argv, ["ndvi-scale", *map(str, arguments)]
+    try:
+        main()
+    except SystemExit as stopped:
+        return int(stopped.code or 0)
+    finally:
+        sys.argv = before
+    return 0
+
+
+def box(sandbox: Sandbox) -> str:
+    return ",".join(f"{degrees:.5f}" for degrees in sandbox.bbox)
+
+
+@pytest.fixture
+def arguments(sandbox: Sandbox, tmp_path: Path) -> list[str]:
+    catalog = ["--catalog", str(sandbox.catalog), "--bbox", box(sandbox)]
+    return ["run", *catalog, "--chunk", "64", "--out", str(tmp_path / "ndvi.zarr")]
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["plan"], ["search"], ["demo"]])
+def test_help_loads_nothing_heavy(command: list[str]) -> None:
+    code = (
+        "import sys, click\nfrom ndvi_scale.cli import cli\n"
+        f"try: cli({[*command, '--help']!r})\nexcept SystemExit: pass\n"
+        f"print('LOADED', [name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "Usage:" in printed
+    assert printed.splitlines()[-1] == "LOADED []"
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    code = f"import ndvi_scale, sys; print([name for name in {HEAVY!r} if name in sys.modules])"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed == "[]\n"
+
+
+def test_every_error_has_its_documented_exit_code() -> None:
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    for kind in kinds:
+        assert f"\n  {kind.exit_code}  " in EXIT_CODES
+
+
+def test_run_resume_status_info(arguments: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "ndvi.zarr"
+    assert call(*arguments, "--png", tmp_path / "n.png") == 0
+    said = capfd.readouterr().err
+    assert "Done." in said
+    assert "regions" in said
+    assert (tmp_path / "n.png").read_bytes().startswith(b"\x89PNG")
+    with xr.open_zarr(out) as cube:
+        assert np.isfinite(cube["ndvi"].values).any()
+
+    assert call("info", out, "--json", "--digest") == 0
+    facts = json.loads(capfd.readouterr().out)
+    assert facts["status"] == "complete"
+    assert len(facts["store_digest"]) == 64
+    assert set(facts["offsets"]) == set(facts["items"])
+
+    assert call(*arguments) == 0
+    assert "0 now" in capfd.readouterr().err
+    assert call("status", out, "--json") == 0
+    state = json.loads(capfd.readouterr().out)
+    assert state["complete"]
+    assert state["done"] == state["regions"]
+    assert call("status", out) == 0
+    assert "complete" in capfd.readouterr().err
+    assert call("info", out) == 0
+    assert "-1000 DN for" in capfd.readouterr().err
+
+
+def test_other_parameters_are_refused_then_overwritten(
+    arguments: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert call(*arguments) == 0
+    before = (tmp_path / "ndvi.zarr.run" / "plan.json").read_bytes()
+    assert call(*arguments, "--mask", "land") == errors.PlanMismatchError.exit_code
+    said = capfd.readouterr().err
+    assert "mask: [0, 1, 3, 8, 9, 10] there" in said
+    assert "--overwrite" in said
+    assert (tmp_path / "ndvi.zarr.run" / "plan.json").read_bytes() == before
+    assert call(*arguments, "--mask", "land", "--overwrite") == 0
+    assert (tmp_path / "ndvi.zarr.run" / "plan.json").read_bytes() != before
+
+
+def test_overwrite_keeps_the_old_output_if_the_new_run_cannot_be_planned(
+    arguments: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert call(*arguments) == 0
+    code = call(*arguments, "--overwrite", "--datetime", "1999")
+    assert code == errors.EmptySearchError.exit_code
+    assert call("status", tmp_path / "ndvi.zarr", "--json") == 0
+    assert json.loads(capfd.readouterr().out)["complete"]
+
+
+def test_plan_prints_and_saves(arguments: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    planned = ["plan", *arguments[1:]]
+    assert call(*planned) == 0
+    said = capfd.readouterr().err
+    for word in ("items", "days", "regions", "to read", "requests", "memory", "output", "is superseded by"):
+        assert word in said
+    assert not (tmp_path / "ndvi.zarr.run").exists()
+    assert call(*planned, "--save", "--json") == 0
+    facts = json.loads(capfd.readouterr().out)
+    assert facts["bytes"] > 0
+    assert (tmp_path / "ndvi.zarr.run" / "plan.json").exists()
+    assert call(*arguments) == 0
+    assert "Resuming" in capfd.readouterr().err
+
+
+def test_search_saves_items_that_run_takes(
+    sandbox: Sandbox, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("items.json", "items.parquet"):
+        saved = tmp_path / name
+        assert call("search", "--catalog", sandbox.catalog, "--bbox", box(sandbox), "--save", saved) == 0
+        assert "S2" in capfd.readouterr().err
+        out = tmp_path / f"{name}.zarr"
+        assert call("run", "--items", saved, "--bbox", box(sandbox), "--out", out) == 0
+    assert call("search", "--items", tmp_path / "items.json", "--json") == 0
+    assert json.loads(capfd.readouterr().out)
+
+
+def test_settings_from_toml_and_flags_over_them(
+    sandbox: Sandbox, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(
+        f'catalog = "{sandbox.catalog}"\nbbox = "{box(sandbox)}"\nchunk = 64\nmask = "land"\nout-of-range = "clip"\n'
+        f'out = "{tmp_path / "ndvi.zarr"}"\n'
+    )
+    assert call("run", "--config", file) == 0
+    assert call("plan", "--config", file, "--chunk", "32", "--json") == 0
+    assert json.loads(capfd.readouterr().out)["chunk"] == [32, 32]
+    file.write_text('chunks = 64\ncatalog = "x"\n')
+    assert call("run", "--config", file) == errors.ConfigError.exit_code
+    assert "unknown setting 'chunks', did you mean 'chunk'?" in capfd.readouterr().err
+
+
+def test_aoi_file(sandbox: Sandbox, tmp_path: Path) -> None:
+    west, south, east, north = sandbox.bbox
+    triangle = {"type": "Polygon", "coordinates": [[[west, south], [east, south], [west, north], [west, south]]]}
+    (tmp_path / "aoi.geojson").write_text(json.dumps(triangle))
+    out = tmp_path / "ndvi.zarr"
+    assert call("run", "--catalog", sandbox.catalog, "--aoi", tmp_path / "aoi.geojson", "--out", out) == 0
+    with xr.open_zarr(out) as cube:
+        corner = cube["ndvi"].values[:, : cube.sizes["y"] // 3, -cube.sizes["x"] // 3 :]
+        assert np.isnan(corner).all()
+
+
+BAD: list[tuple[list[str], int, str]] = [
+    (["--catalog", "earth-serch"], 3, "earth-search"),
+    (["--catalog", "/nowhere/catalog.json"], 3, "/nowhere/catalog.json"),
+    (["--bbox", "1,2,3"], 2, "W,S,E,N"),
+    (["--bbox", "0.7,43.4,0.8,43.2"], 2, "43.4"),
+    (["--bbox", "0.7,43.2,200,43.4"], 2, "200"),
+    (["--bbox", "10,10,11,11"], 4, "region"),
+    (["--datetime", "2021-13"], 2, "2021-13"),
+    (["--datetime", "2021-06/2021-05"], 2, "after"),
+    (["--datetime", "1999"], 4, "1999"),
+    (["--cloud-cover", "101"], 2, "0 to 100"),
+    (["--resolution", "7"], 2, "10"),
+    (["--resolution", "-10"], 2, "-10"),
+    (["--crs", "EPSG:4326"], 2, "not projected"),
+    (["--crs", "EPSG:nope"], 2, "EPSG:32631"),
+    (["--crs", "EPSG:32633"], 2, "EPSG:32631"),
+    (["--chunk", "33"], 2, "even"),
+    (["--mask", "cloudy"], 2, "default, clear-sky, land, none"),
+    (["--mask", "0,12"], 2, "12"),
+    (["--dtype", "float64"], 2, "float32"),
+    (["--zarr-format", "4"], 2, "3"),
+    (["--out-of-range", "wrap"], 2, "clip"),
+    (["--on-error", "ignore"], 2, "skip"),
+    (["--memory", "lots"], 2, "4GB"),
+    (["--memory", "1MB"], 2, "memory limit"),
+    (["--out", "ftp://x/y"], 7, "ftp"),
+    (["--out", "s3://bucket"], 7, "prefix"),
+    (["--storage-option", "endpoint"], 2, "KEY=VALUE"),
+    (["--reader", "gdal"], 2, "rasterio"),
+    (["--aoi", "/nowhere.geojson"], 2, "/nowhere.geojson"),
+    (["--config", "/nowhere.toml"], 2, "/nowhere.toml"),
+]
+
+
+@pytest.mark.parametrize(("bad", "code", "words"), BAD, ids=[" ".join(bad) for bad, _, _ in BAD])
+def test_bad_input_gets_one_line(
+    arguments: list[str], bad: list[str], code: int, words: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    given = list(arguments)
+    if bad[0] == "--aoi":
+        at = given.index("--bbox")
+        del given[at : at + 2]
+    assert call(*given, *bad) == code
+    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("Error: ")]
+    assert len(said) == 1
+    assert words in said[0]
+    assert not (tmp_path / "ndvi.zarr").exists()
+    assert not (tmp_path / "ndvi.zarr.run").exists()
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [("--catalog", "no catalog given"), ("--out", "no output given")],
+)
+def test_what_must_be_given(
+    arguments: list[str], missing: str, words: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    at = arguments.index(missing)
+    assert call(*arguments[:at], *arguments[at + 2 :]) == 2
+    assert words in capfd.readouterr().err
+
+
+def broken_items(sandbox: Sandbox, folder: Path, change: Any) -> Path:
+    """A copy of the sandbox's items, one of them changed."""
+    document = json.loads(sandbox.items.read_text())
+    for feature in document["features"]:
+        for asset in feature["assets"].values():
+            asset["href"] = str((sandbox.items.parent / asset["href"]).resolve())
+    chosen = next(f for f in document["features"] if f["id"].startswith("S2B_31TCJ") or "31TCJ" in f["id"])
+    change(chosen)
+    path = folder / "items.json"
+    path.write_text(json.dumps(document))
+    return path
+
+
+def no_red(feature: dict[str, Any]) -> None:
+    del feature["assets"]["red"]
+
+
+def no_baseline(feature: dict[str, Any]) -> None:
+    for key in ("s2:processing_baseline", "s2:product_uri"):
+        feature["properties"].pop(key, None)
+
+
+def no_file(feature: dict[str, Any]) -> None:
+    feature["assets"]["red"]["href"] = "/nowhere/red.tif"
+
+
+def cut_file(feature: dict[str, Any]) -> None:
+    whole = Path(feature["assets"]["nir"]["href"])
+    cut = whole.with_name("cut.tif")
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    feature["assets"]["nir"]["href"] = str(cut)
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        (no_red, 5, "no asset 'red'"),
+        (no_baseline, 5, "no processing baseline"),
+        (no_file, (6, 9), "/nowhere/red.tif"),
+        (cut_file, (6, 9), "cut.tif"),
+    ],
+)
+def test_items_that_cannot_be_used(
+    sandbox: Sandbox, tmp_path: Path, change: Any, code: int | tuple[int, ...], words: str, capfd: Any
+) -> None:
+    items = broken_items(sandbox, tmp_path, change)
+    arguments = ["run", "--items", items, "--bbox", box(sandbox), "--chunk", "64", "--out", tmp_path / "ndvi.zarr"]
+    assert call(*arguments) in (code if isinstance(code, tuple) else (code,))
+    said = next(line for line in capfd.readouterr().err.splitlines() if line.startswith("Error: "))
+    assert words in said
+    skipped = [*arguments[:-1], tmp_path / "skipped.zarr", "--on-error", "skip"]
+    assert call(*skipped) == 0
+
+
+def test_traceback_only_when_asked(arguments: list[str]) -> None:
+    with pytest.raises(errors.ConfigError):
+        call("--traceback", *arguments, "--mask", "cloudy")
+
+
+def test_status_of_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for command in ("status", "info"):
+        assert call(command, tmp_path / "none.zarr") == errors.StoreError.exit_code
+        assert "holds no run of ndvi-scale" in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sandbox_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert call("sandbox", tmp_path / "archive", "--size", "64", "--dates", "1") == 0
+    assert "ndvi-scale run --catalog" in capfd.readouterr().out
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("")
+    assert call("sandbox", tmp_path / "full", "--size", "64") == errors.StoreError.exit_code
+
+
+@pytest.mark.slow
+def test_demo_twice(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        assert call("demo", "--directory", tmp_path, "--size", "256") == 0
+        said = capfd.readouterr().err
+        assert "NDVI codes are equal" in said
+    assert (tmp_path / "ndvi.png").stat().st_size > 20_000
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_cleanly_and_resumes(sandbox: Sandbox, tmp_path: Path) -> None:
+    program = [sys.executable, "-m", "ndvi_scale"]
+    command = [*program, "run", "--catalog", str(sandbox.catalog), "--bbox", box(sandbox), "--chunk", "16"]
+    command += ["--out", str(tmp_path / "ndvi.zarr")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ}) as process:
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "ndvi.zarr" / "ndvi" / "c").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert "to resume" in said
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 0
+    assert "Done." in again.stderr

@@ -1,0 +1,317 @@
+"""Searches of an API: a real one, and one that answers as a test wants; what is sent, pages, failures."""
+
+from __future__ import annotations
+
+import copy
+import datetime as dt
+import json
+import logging
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+import services
+from ndvi_scale import catalog, stac_api
+from ndvi_scale.aoi import parse_bbox, read_aoi
+from ndvi_scale.errors import EmptySearchError, SearchError
+from ndvi_scale.interval import Interval
+from ndvi_scale.search import search_items
+from stac import COLLECTION, HOME, Json, ScriptedApi, box, collection_of, days, item, says, scripted_api, utc, write
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+# A real STAC API
+
+
+@pytest.fixture(scope="module")
+def rustac_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    if services.binary("rustac") is None:
+        pytest.skip("no rustac program: pip install rustac")
+    items = [item(day) for day in range(1, 26)]
+    items += [item(26, geometry=box(179, -17, 180, -16), bbox=[179, -17, 180, -16])]
+    items += [item(27, geometry=box(-180, -17, -179, -16), bbox=[-180, -17, -179, -16])]
+    path = write(tmp_path_factory.mktemp("rustac") / "items.json", collection_of(*items))
+    with services.stac_api(path) as url:
+        yield url
+
+
+def test_api_pages_are_followed(rustac_api: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stac_api, "_PAGE_ITEMS", 4)
+    assert days(search_items(rustac_api)) == list(range(1, 28))
+    assert days(search_items(rustac_api, aoi=HOME, datetime="2023-06-03/2023-06-11")) == list(range(3, 12))
+
+
+def test_api_that_knows_no_query_is_filtered_here(
+    rustac_api: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "ndvi_scale")
+    monkeypatch.setattr(stac_api, "_PAGE_ITEMS", 4)
+    assert days(search_items(f"{rustac_api}/", aoi=HOME, cloud_cover=6.5)) == [1, 2, 3, 4, 5, 6]
+    assert "declares neither query nor filter: cloud cover <= 6.5 % is applied on the client" in caplog.text
+    assert "25 items seen; on the client, 19 above 6.5 % cloud cover" in caplog.text
+
+
+def test_api_search_across_the_antimeridian(rustac_api: str) -> None:
+    assert days(search_items(rustac_api, aoi=parse_bbox("179.5,-17,-179.5,-16"))) == [26, 27]
+    assert days(search_items(rustac_api, aoi=parse_bbox("-179.9,-17,-179.5,-16"))) == [27]
+
+
+def test_api_search_with_a_real_polygon(rustac_api: str, real_data: Path) -> None:
+    region = read_aoi(real_data / "aoi" / "fr_departement_31-haute-garonne.geojson")
+    assert len(search_items(rustac_api, aoi=region)) == 25
+
+
+def test_api_relative_assets_belong_to_their_item(rustac_api: str) -> None:
+    found = search_items(rustac_api, datetime="2023-06-03")[0]
+    assert found.assets["red"].href == f"{rustac_api}/collections/{COLLECTION}/items/3/red.tif"
+
+
+def test_api_without_the_collection_or_a_fitting_item(rustac_api: str) -> None:
+    with pytest.raises(SearchError) as caught:
+        search_items(rustac_api, collection="sentinel-2-l1c")
+    says(caught, rustac_api, "no collection 'sentinel-2-l1c'", f"looks like Sentinel-2 L2A: {COLLECTION}")
+    with pytest.raises(EmptySearchError, match="no item came back"):
+        search_items(rustac_api, datetime="1999")
+
+
+# What is sent
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedApi]:
+    monkeypatch.setattr(catalog, "_RETRIES", 0)
+    with scripted_api() as scripted:
+        yield scripted
+
+
+def test_what_is_sent_to_an_api(api: ScriptedApi) -> None:
+    search_items(api.url, aoi=HOME, datetime="2023-06", cloud_cover=50, collection=COLLECTION)
+    (body,) = api.bodies
+    assert body == {
+        "collections": [COLLECTION],
+        "limit": 100,
+        "bbox": [1.0, 43.0, 2.0, 44.0],
+        "datetime": "2023-06-01T00:00:00Z/2023-07-01T00:00:00Z",
+    }
+
+
+def test_open_dates_and_polygons_are_sent(api: ScriptedApi, tmp_path: Path) -> None:
+    triangle = {"type": "Polygon", "coordinates": [[[1, 43], [2, 43], [2, 44], [1, 43]]]}
+    search_items(api.url, aoi=read_aoi(write(tmp_path / "a.json", triangle)), datetime="2023-06/..")
+    (body,) = api.bodies
+    assert body["intersects"]["type"] == "Polygon"
+    assert "bbox" not in body
+    assert body["datetime"] == "2023-06-01T00:00:00Z/.."
+
+
+@given(st.datetimes(timezones=st.just(dt.UTC)), st.datetimes(timezones=st.just(dt.UTC)))
+def test_servers_are_asked_for_no_less_than_the_interval(one: dt.datetime, other: dt.datetime) -> None:
+    start, end = sorted((one, other))
+    assume(start < end < utc(9999, 12, 31))
+    asked = [dt.datetime.fromisoformat(part) for part in stac_api._closed(Interval(start, end)).split("/")]
+    assert start - dt.timedelta(seconds=1) < asked[0] <= start
+    assert end <= asked[1] < end + dt.timedelta(seconds=1)
+
+
+@pytest.mark.parametrize(
+    ("conformance", "sent"),
+    [
+        ("v1.0.0/item-search#query", {"query": {"eo:cloud_cover": {"lte": 3}}}),
+        (
+            "v1.0.0-rc.2/item-search#filter",
+            {"filter-lang": "cql2-json", "filter": {"op": "<=", "args": [{"property": "eo:cloud_cover"}, 3]}},
+        ),
+        ("v1.0.0/ogcapi-features#query", {}),
+    ],
+)
+def test_cloud_cover_is_sent_where_it_is_known_and_applied_here_always(
+    api: ScriptedApi, conformance: str, sent: Json
+) -> None:
+    api.conforms.append(f"https://api.stacspec.org/{conformance}")
+    assert days(search_items(api.url, cloud_cover=3)) == [1, 2, 3]
+    (body,) = api.bodies
+    assert {key: body.get(key) for key in ("query", "filter", "filter-lang") if key in body} == sent
+
+
+def test_server_that_applies_nothing_changes_nothing(api: ScriptedApi) -> None:
+    elsewhere = item(6, geometry=box(5, 43, 6, 44), bbox=[5, 43, 6, 44])
+    api.search = lambda _: collection_of(
+        *(item(day) for day in range(1, 6)), elsewhere, item(7, collection="other")
+    )
+    found = search_items(api.url, aoi=HOME, datetime="2023-06-02/..", cloud_cover=4, collection=COLLECTION)
+    assert days(found) == [2, 3, 4]
+
+
+def test_api_that_takes_only_get(api: ScriptedApi) -> None:
+    api.methods = ["GET"]
+    api.conforms.append("https://api.stacspec.org/v1.0.0/item-search#query")
+    assert days(search_items(api.url, aoi=HOME, cloud_cover=3)) == [1, 2, 3]
+    (asked,) = [path for command, path, _ in api.asked if path.startswith("/search") and command == "GET"]
+    assert "bbox=1.0%2C43.0%2C2.0%2C44.0" in asked
+    assert f"collections={COLLECTION}" in asked
+    assert "query=%7B%22eo%3Acloud_cover" in asked
+
+
+# Pages
+
+
+def paged(*pages: Json) -> Callable[[Json], Json]:
+    """Answers page after page; each but where told otherwise links the next."""
+
+    def answer(body: Json) -> Json:
+        at = body.get("page", 0)
+        page = copy.deepcopy(pages[min(at, len(pages) - 1)])
+        page["links"] = [
+            {"rel": "next", "href": "REPLACED", "method": "POST", "body": {"page": at + 1}, "merge": True},
+        ]
+        return page
+
+    return answer
+
+
+def script_pages(api: ScriptedApi, *pages: Json) -> None:
+    answer = paged(*pages)
+
+    def search_page(body: Json) -> Json:
+        page = answer(body)
+        page["links"][0]["href"] = f"{api.url}/search"
+        return page
+
+    api.search = search_page
+
+
+def test_duplicates_across_pages(api: ScriptedApi, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "ndvi_scale")
+    script_pages(api, collection_of(item(1), item(2)), collection_of(item(2), item(3)), collection_of())
+    assert days(search_items(api.url)) == [1, 2, 3]
+    assert len(api.bodies) == 3
+    assert "1 items came more than once" in caplog.text
+
+
+def test_last_page_that_links_on_for_ever(api: ScriptedApi, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "ndvi_scale")
+    script_pages(api, collection_of(item(1), item(2)), collection_of(item(3)))
+    assert days(search_items(api.url)) == [1, 2, 3]
+    assert len(api.bodies) == 3
+    assert "a page without new items ends the search" in caplog.text
+
+
+def test_recorded_pages_of_earth_search_end(api: ScriptedApi, real_data: Path) -> None:
+    folder = real_data / "stac" / "earth-search-v1"
+    pages = [json.loads((folder / f"search_lakeconstance_202003_p{page}.json").read_text()) for page in (1, 2)]
+    script_pages(api, *pages, collection_of())
+    landing = json.loads((folder / "landing.json").read_text())
+    api.conforms = landing["conformsTo"]
+    found = search_items(api.url, aoi=parse_bbox("9,47,10,48"), datetime="2020-03-01/2020-03-05", cloud_cover=100)
+    assert len(found) == 16
+    assert api.bodies[0]["query"] == {"eo:cloud_cover": {"lte": 100}}
+    assert found[0].assets["red"].href.startswith("https://")
+    assert [found_.datetime for found_ in found] == sorted(found_.datetime for found_ in found)  # type: ignore[type-var]
+
+
+# Failures
+
+
+@pytest.mark.parametrize(
+    ("collections", "offer"),
+    [
+        (
+            ["landsat-c2-l2", COLLECTION, "sentinel-2-c1-l2a"],
+            f"Sentinel-2 L2A: {COLLECTION}, sentinel-2-c1-l2a.",
+        ),
+        (["sentinel-s2-l2a-cogs", "sentinel-s2-l1c"], "Sentinel-2 L2A: sentinel-s2-l2a-cogs."),
+        (["naip", "cop-dem"], "None looks like Sentinel-2 L2A; it offers naip, cop-dem"),
+        ([], "it offers none"),
+    ],
+)
+def test_collection_must_be_clear(api: ScriptedApi, collections: list[str], offer: str) -> None:
+    api.collections = collections
+    with pytest.raises(SearchError) as caught:
+        search_items(api.url)
+    says(caught, api.url, "a collection must be given", f"offers {len(collections)}", offer)
+
+
+@pytest.mark.parametrize(
+    ("answer", "parts"),
+    [
+        ((401, "{}"), ("HTTP 401", "access denied", "credentials")),
+        ((403, "{}"), ("HTTP 403", "access denied", "sign the URL again")),
+        ((404, "gone"), ("HTTP 404", "not found", "Check the address")),
+        ((400, '{"code": "BadRequest"}'), ("HTTP 400", "refuses", "Check")),
+        ((500, "oops"), ("HTTP 500", "fails", "Try again later")),
+        ((503, "busy"), ("HTTP 503", "fails", "Try again later")),
+        ((200, "<html>"), ("not JSON", "Give the JSON")),
+        ((200, "\ufffd"), ("not JSON", "Give the JSON")),
+        ((200, "[]"), ("STAC",)),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1", "/search", "/v1/items.parquet"])
+def test_what_a_server_may_answer(api: ScriptedApi, path: str, answer: Any, parts: tuple[str, ...]) -> None:
+    api.other[path] = answer
+    address = api.url.replace("http://", "http://user:secret@") + ("" if path == "/search" else path)
+    with pytest.raises(SearchError) as caught:
+        search_items(f"{address}?sig=secret")
+    if answer[0] == 200 and path.endswith("parquet"):
+        parts = ("stac-geoparquet", "Check the address")
+    elif answer[1] == "[]":
+        parts = ("STAC", "Give a catalog") if path == "/v1" else ("does not answer as STAC", "Check the address")
+    says(caught, api.url, *parts)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("page", "parts"),
+    [
+        ({"features": [3]}, ("does not answer as STAC", "Check the address")),
+        ({"features": [{"id": "x"}]}, ("'x' is not a STAC item", "leave it out")),
+        ({"collections": [1]}, ("does not answer as STAC", "Check the address")),
+        (
+            collection_of(item(1)) | {"links": [{"href": "x"}]},
+            ("does not answer as STAC", "Check the address"),
+        ),
+    ],
+)
+def test_pages_that_are_not_stac(api: ScriptedApi, page: Json, parts: tuple[str, ...]) -> None:
+    api.search = lambda _: page
+    with pytest.raises(SearchError) as caught:
+        search_items(api.url)
+    says(caught, api.url, *parts)
+
+
+def test_landing_page_without_search(api: ScriptedApi) -> None:
+    api.methods = []
+    with pytest.raises(SearchError, match=r"links no item search.*Give another"):
+        search_items(api.url)
+
+
+def test_busy_server_is_asked_again(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "_RETRIES", 3)
+    answers = iter([(503, "busy"), (429, "slow down"), collection_of(item(1))])
+    api.search = lambda _: next(answers)
+    assert days(search_items(api.url)) == [1]
+
+
+def test_time_out(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "_TIMEOUT_S", (0.2, 0.2))
+    done = threading.Event()
+    api.search = lambda _: done.wait(5) and collection_of()
+    with pytest.raises(SearchError, match=r"timed out after 0\.2 s.*Try later"):
+        search_items(api.url)
+    done.set()
+
+
+def test_no_server(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "_RETRIES", 1)
+    (port,) = services.free_ports(1)
+    with pytest.raises(SearchError) as caught:
+        search_items(f"http://me:secret@127.0.0.1:{port}/v1?token=secret")
+    says(caught, f"http://127.0.0.1:{port}/v1", "cannot be reached", "Check the address and the network")
+    assert "secret" not in str(caught.value)
+    assert "Retrying" in caplog.text
+    assert "secret" not in caplog.text
