@@ -62,9 +62,18 @@ def dropped_classes() -> st.SearchStrategy[frozenset[int]]:
 
 
 def offset_pairs() -> st.SearchStrategy[tuple[int, int]]:
-    """BOA offsets of red and nir: the usual ones alike for both, any, and different ones."""
-    usual = st.sampled_from([-1000, -1000, 0, -500])
-    return st.one_of(usual.map(lambda dn: (dn, dn)), st.tuples(st.integers(-3000, 3000), st.integers(-3000, 3000)))
+    """BOA offsets of red and nir: the usual ones alike for both, different ones, and absurd ones."""
+    usual, any_, absurd = (
+        st.sampled_from([-1000, -1000, 0, -500]),
+        st.integers(-3000, 3000),
+        st.integers(-70_000, 70_000),
+    )
+    return st.one_of(
+        usual.map(lambda dn: (dn, dn)),
+        usual.map(lambda dn: (dn, dn)),
+        st.tuples(any_, any_),
+        st.tuples(any_, absurd),
+    )
 
 
 @st.composite
@@ -88,7 +97,7 @@ def scenes(
     pool = np.array(draw(dns), np.uint16)
     generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     share = draw(st.sampled_from([0.0, 0.3, 0.9]))
-    high = draw(st.sampled_from([max_dn, min(max_dn, 32767), 6000, 1100]))
+    high = min(max_dn, draw(st.sampled_from([65535, 32767, 6000, 1100])))
 
     def band() -> NDArray[np.uint16]:
         shape = (height * factor, width * factor)
@@ -127,5 +136,6 @@ def pixel_boxes(draw: st.DrawFn, *, reach: int = 400, empty: bool = False) -> tu
 
 @st.composite
 def lattices(draw: st.DrawFn) -> Lattice:
-    """Lattices of up to 300 pixels a side in objects of 2 to 128."""
-    return Lattice(draw(grids()), 2 * draw(st.integers(1, 64)))
+    """Lattices of up to 300 pixels and 15 objects a side."""
+    chunk = 2 * draw(st.integers(1, 64))
+    return Lattice(draw(grids(sides=(1, min(300, 15 * chunk)))), chunk)

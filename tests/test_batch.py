@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import runs
 import zarr
 
+import runs
 from ndvi_scale import RunConfig, batch, build_plan, open_reader, open_store, parse_bbox, search_items, store_digest
 from ndvi_scale.errors import PlanMismatchError, ReadError, StoreError
 from ndvi_scale.ledger import Ledger, finished, load_plan, save_plan
@@ -23,7 +23,6 @@ from ndvi_scale.write import read_attributes
 
 if TYPE_CHECKING:
     import services
-
     from ndvi_scale.granules import Asset
     from ndvi_scale.lattice import Window
     from ndvi_scale.readers import Reader

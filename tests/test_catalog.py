@@ -144,7 +144,6 @@ def recorded(folder: Path) -> list[Path]:
     return [path for path in paths if not path.name.endswith(kinds) and "collection" not in path.stem.split(".")]
 
 
-@pytest.mark.slow
 def test_recorded_answers_are_read(real_data: Path, tmp_path: Path) -> None:
     read = 0
     for path in recorded(real_data):

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import EDGE_DN, Scene, scenes
 
 from ndvi_scale.kernels import COUNTERS, cpu, reference
 from ndvi_scale.sentinel2 import MASKS, scl_table
+from strategies import EDGE_DN, Scene, scenes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -184,12 +184,15 @@ HALVES = {
     "312.5 after the offset": (1031, 1033, -1000, 312),
     "-937.5 after the offset": (1035, 1029, -1000, -938),
     "2187.5, the next even above": (25, 39, 0, 2188),
-    "0.5": (19_998, 20_000 - 0, 0, 1),
+    "0.5": (19_999, 20_001, 0, 0),
+    "-0.5": (20_001, 19_999, 0, 0),
+    "1.5": (19_997, 20_003, 0, 2),
+    "-1.5": (20_003, 19_997, 0, -2),
 }
 
 
 @both
-@pytest.mark.parametrize(("red", "nir", "offset", "code"), list(HALVES.values())[:-1], ids=list(HALVES)[:-1])
+@pytest.mark.parametrize(("red", "nir", "offset", "code"), HALVES.values(), ids=HALVES.keys())
 def test_halves_round_to_even(kernel: Callable[..., Any], red: int, nir: int, offset: int, code: int) -> None:
     exact = Fraction(10_000 * (nir - red), nir + red + 2 * offset)
     assert exact.denominator == 2, "the case is meant to lie on a half"
@@ -310,6 +313,29 @@ def test_cpu_equals_reference_code_for_code_and_count_for_count() -> None:
     law()
     assert pixels >= 100_000
     assert all(seen[name] >= 100 for name in COUNTERS), seen
+
+
+@pytest.mark.parametrize("clip", [False, True], ids=["mask", "clip"])
+@pytest.mark.parametrize("factor", [1, 2, 3, 5, 6])
+def test_cpu_equals_reference_on_rows_of_any_length(factor: int, *, clip: bool) -> None:
+    """Around every power of two that a kernel could work in pieces of, and whole tiles."""
+    generator = np.random.default_rng(factor)
+    for about in (8, 16, 32, 64, 512, 1024, 2048, 4096, 8192, 10_980):
+        for columns in (about // factor, about // factor + 1):
+            shape = (2 * factor, columns * factor)
+            red, nir = (generator.integers(0, 3000, shape, dtype=np.uint16) for _ in range(2))
+            for band in (red, nir):
+                edges = generator.choice(np.array(EDGE_DN, np.uint16), shape)
+                np.copyto(band, edges, where=generator.random(shape) < 0.2)
+            scl = generator.integers(0, 13, (2, columns), dtype=np.uint8)
+            scene = Scene(red, nir, scl, MASKS["default"], (-1000, -1000), factor)
+            fast, counted = scene.run(cpu.ndvi_codes, clip=clip)
+            right, counts = scene.run(reference.ndvi_codes, clip=clip)
+            np.testing.assert_array_equal(fast, right)
+            assert counted == counts
+            ratio, counted = scene.run(cpu.ndvi_ratio, clip=clip)
+            np.testing.assert_array_equal(np.isnan(ratio), right == FILL)
+            assert counted == counts
 
 
 @pytest.mark.slow
@@ -508,15 +534,18 @@ def test_inputs_are_left_as_they_are(kernel: Callable[..., Any]) -> None:
         np.testing.assert_array_equal(array, copy)
 
 
-@pytest.mark.xfail(
-    reason="cpu.ndvi_codes trusts the shapes: it reads past the end of a smaller nir and gives what lies there",
-    strict=True,
+@both
+@pytest.mark.parametrize(
+    ("nir", "scl"),
+    [((2, 4), (2, 2)), ((4, 3), (2, 2)), ((4, 4), (2, 3)), ((4, 4), (2, 1)), ((4, 4), (3, 2)), ((4, 4), (3, 3))],
 )
-def test_cpu_refuses_shapes_that_do_not_fit() -> None:
-    """Numba checks no bounds; `compute_ndvi` can bring such arrays from a person's own dataset."""
-    red, scl = np.full((4, 4), 1400, np.uint16), np.full((2, 2), VEGETATION, np.uint8)
+def test_shapes_that_do_not_fit_are_refused(
+    kernel: Callable[..., Any], nir: tuple[int, int], scl: tuple[int, int]
+) -> None:
+    """Numba checks no bounds: it would read, or write, past the end of what it was given."""
+    table = scl_table(())
     with pytest.raises(ValueError, match="shape"):
-        cpu.ndvi_codes(red, red[:2], scl, scl_table(()))
+        kernel(np.ones((4, 4), np.uint16), np.ones(nir, np.uint16), np.ones(scl, np.uint8), table)
 
 
 # Threads

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import oracle
 import pytest
 import xarray as xr
 import zarr
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+import oracle
 from ndvi_scale import (
     RunConfig,
     build_plan,

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import runs
 import xarray as xr
 import zarr
 
+import runs
 from ndvi_scale import open_store, store_digest
 from ndvi_scale.batch import check_ours
 from ndvi_scale.errors import StoreError
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import services
-
     from ndvi_scale.sandbox import Sandbox
     from ndvi_scale.store import Store
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import rasterio
 import rioxarray  # noqa: F401 - registers .rio
-import runs
 import xarray as xr
 import zarr
 
+import runs
 from ndvi_scale import open_store, store_digest, write
 from ndvi_scale.write import VOLATILE, create_template, read_attributes
 

@@ -51,3 +51,14 @@ COUNTERS: Final = (
 ``clip`` such a pixel is both `valid` and `out_of_range`). `land` are usable pixels of SCL 4 and 5 and
 `land_dark` those of them whose red DN is below `DARK_DN`: the evidence of the offset guard.
 """
+
+
+def pixels_per_class(red: tuple[int, ...], nir: tuple[int, ...], scl: tuple[int, ...]) -> int:
+    """How many pixels one SCL pixel is wide, from the three shapes (y, x); 1 for empty arrays.
+
+    Raises ValueError when red and nir differ, or SCL does not nest in them.
+    """
+    factor = red[0] // scl[0] if scl and scl[0] else 1
+    if red != nir or len(red) != len(scl) or red != tuple(side * factor for side in scl):
+        raise ValueError(f"shapes do not fit: red {red}, nir {nir}, scl {scl}; scl must nest in both")
+    return factor

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ndvi_scale.kernels import CODE_SCALE, COUNTERS, DARK_DN, FILL_CODE, LAND, MAX_DN, SATURATED_DN, USE
+from ndvi_scale.kernels import (
+    CODE_SCALE,
+    COUNTERS,
+    DARK_DN,
+    FILL_CODE,
+    LAND,
+    MAX_DN,
+    SATURATED_DN,
+    USE,
+    pixels_per_class,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,9 +48,9 @@ def ndvi_codes(
     `red`, `nir`: DN, shape (h, w). `scl`: classes, shape (h / f, w / f), each class standing for f x f
     pixels. `table`: `USE` and `LAND` bits per class, shape (256,). `offsets`: BOA offset of red and nir in
     DN. `clip`: |NDVI| > 1 becomes ±1 instead of invalid. Returns int16 codes of shape (h, w) and the
-    counters named in `COUNTERS`.
+    counters named in `COUNTERS`. Raises ValueError for shapes that do not fit.
     """
-    factor = red.shape[0] // scl.shape[0]
+    factor = pixels_per_class(red.shape, nir.shape, scl.shape)
     bits = table[np.repeat(np.repeat(scl, factor, axis=0), factor, axis=1)]
     low = np.minimum(red, nir).astype(np.int64)
     high = np.maximum(red, nir).astype(np.int64)
