@@ -153,7 +153,8 @@ def test_settings_from_toml_and_flags_over_them(
 ) -> None:
     file = tmp_path / "run.toml"
     file.write_text(
-        f'catalog = "{sandbox.catalog}"\nbbox = "{box(sandbox)}"\nchunk = 64\nmask = "land"\nout-of-range = "clip"\n'
+        f'catalog = "{sandbox.catalog}"\nbbox = "{box(sandbox)}"\nchunk = 64\n'
+        'mask = "land"\nout-of-range = "clip"\n'
         f'out = "{tmp_path / "ndvi.zarr"}"\n'
     )
     assert call("run", "--config", file) == 0

@@ -122,9 +122,7 @@ def test_a_bucket_that_is_away_is_said() -> None:
 
 
 @pytest.mark.slow
-def test_s3_holds_what_a_folder_holds(
-    sandbox: Sandbox, tmp_path: Path, seaweed_s3: services.S3Endpoint
-) -> None:
+def test_s3_holds_what_a_folder_holds(sandbox: Sandbox, tmp_path: Path, seaweed_s3: services.S3Endpoint) -> None:
     plan, local = runs.finished_store(sandbox, tmp_path)
     options = dict(seaweed_s3.options)
     remote = open_store(f"s3://{seaweed_s3.bucket}/{tmp_path.name}/ndvi.zarr", options)

@@ -184,11 +184,7 @@ def _check_grids(item_id: str, assets: Mapping[str, Asset]) -> None:
             asset="nir",
         )
     factor = scl_factor(red, scl)
-    if (
-        factor < 1
-        or corner(scl) != corner(red)
-        or (scl.shape.y * factor, scl.shape.x * factor) != red.shape.yx
-    ):
+    if factor < 1 or corner(scl) != corner(red) or (scl.shape.y * factor, scl.shape.x * factor) != red.shape.yx:
         raise ItemError(
             f"item {item_id}: SCL ({scl.shape}, {scl.resolution.x} m) does not nest in red "
             f"({red.shape}, {red.resolution.x} m): same origin and a whole number of pixels needed",

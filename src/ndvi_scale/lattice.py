@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
+    from shapely.geometry.base import BaseGeometry
 
 COG_BLOCK = 1024
 """Side in pixels of the internal blocks of Sentinel-2 COGs as Earth Search and Planetary Computer store them
@@ -130,7 +131,7 @@ def fit_lattice(bounds: Bounds, anchor: GeoBox, snap: int, chunk: int) -> Lattic
 
 
 def corner(grid: GeoBox) -> tuple[float, float]:
-    """x and y of the upper left corner of a north-up grid."""
+    """Coordinates x, y of the upper left corner of a north-up grid."""
     return grid.affine.c, grid.affine.f
 
 
@@ -172,7 +173,7 @@ def pixel_place(grid: GeoBox, other: GeoBox) -> tuple[int, int]:
     return round(column), round(row)
 
 
-def centres_inside(geobox: GeoBox, area: shapely.Geometry) -> NDArray[np.bool_]:
+def centres_inside(geobox: GeoBox, area: BaseGeometry) -> NDArray[np.bool_]:
     """True where the centre of a pixel lies in `area` (same CRS), shape (y, x).
 
     Point by point, so that the answer for a pixel does not depend on the grid around it, as it would in the last

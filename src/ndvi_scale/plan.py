@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     import pystac
     from odc.geo.geobox import GeoBox
+    from shapely.geometry.base import BaseGeometry
 
     from ndvi_scale.config import RunConfig
 
@@ -86,7 +87,7 @@ class Plan:
         return height * width
 
     @cached_property
-    def aoi_geometry(self) -> shapely.Geometry | None:
+    def aoi_geometry(self) -> BaseGeometry | None:
         """The AOI in the lattice's CRS, or None where the whole rectangle is wanted."""
         if self.config.aoi is None or not self.config.clip:
             return None
@@ -175,10 +176,11 @@ def _covers(granules: Sequence[Granule], config: RunConfig) -> bool:
     return bool(ground.covers(_project(config.aoi.geometry, grid)))
 
 
-def _project(geometry: shapely.Geometry, grid: GeoBox) -> shapely.Geometry:
+def _project(geometry: BaseGeometry, grid: GeoBox) -> BaseGeometry:
     """A lon/lat geometry in the CRS of a grid, its edges kept within `DENSIFY` of straight on the globe."""
     transformer = Transformer.from_crs("EPSG:4326", str(grid.crs), always_xy=True)
-    return shapely.transform(shapely.segmentize(geometry, DENSIFY), transformer.transform, interleaved=False)
+    dense = shapely.segmentize(geometry, DENSIFY)
+    return shapely.transform(dense, transformer.transform, interleaved=False)  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 def _longitude(grid: GeoBox) -> float:

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 SCHEMES: Final = ("file", "s3")
 STATE_SUFFIX: Final = ".run"
 CLIENT_OPTIONS: Final = ("allow_http", "connect_timeout", "timeout", "proxy_url")
-"""Storage options of the connection; all others are S3's."""
+"""Storage options of the connection; all others are S3's. Among S3's they would work, but a store with such a key
+cannot be pickled (obstore#755)."""
 STAGED: Final = re.compile(r"#\d+$")
 """Names of half-put local objects: obstore stages a put under such a name and renames it. A killed run can
 leave one behind; nothing ever reads it."""
@@ -204,9 +205,10 @@ def _s3(url: str, options: Mapping[str, str]) -> Store:
     prefix = parts.path.strip("/")
     if not parts.netloc or not prefix:
         raise StoreError(f"{url} names no object prefix: give s3://bucket/some/name.zarr, never a bucket's root")
-    config = {_config_key(key): value for key, value in options.items() if key not in CLIENT_OPTIONS}
-    client: Any = {key: value for key, value in options.items() if key in CLIENT_OPTIONS}
-    endpoint = config.get("aws_endpoint") or os.environ.get("AWS_ENDPOINT_URL", "")
+    plain = {key.removeprefix("aws_"): value for key, value in options.items()}
+    config = {key: value for key, value in plain.items() if key not in CLIENT_OPTIONS}
+    client: Any = {key: value for key, value in plain.items() if key in CLIENT_OPTIONS}
+    endpoint = config.get("endpoint") or os.environ.get("AWS_ENDPOINT_URL", "")
     if endpoint.startswith("http://"):
         # Plain HTTP is for an S3 server of one's own, and saying its address says so.
         client.setdefault("allow_http", "true")
@@ -218,8 +220,3 @@ def _s3(url: str, options: Mapping[str, str]) -> Store:
     except BaseError as error:
         raise StoreError(f"storage options for {url} cannot be used: {brief(error)}") from None
     return Store(f"s3://{parts.netloc}/{prefix}", _Prefix(stores[0]), _Prefix(stores[1]))
-
-
-def _config_key(key: str) -> str:
-    """obstore takes ``region`` and ``aws_region`` alike, but a store made with the first cannot be pickled."""
-    return key if key.startswith("aws_") else f"aws_{key}"
