@@ -39,8 +39,15 @@ def blocks(language: str) -> list[tuple[Path, int, str]]:
 
 
 def named(language: str) -> list[object]:
+    """Parameters of a test over the blocks; the README's computes and writes, which is slow."""
     return [
-        pytest.param(page, line, text, id=f"{page.relative_to(ROOT)}:{line}")
+        pytest.param(
+            page,
+            line,
+            text,
+            id=f"{page.relative_to(ROOT)}:{line}",
+            marks=[pytest.mark.slow] if language == "python" and page.name == "README.md" else [],
+        )
         for page, line, text in blocks(language)
     ]
 
@@ -68,7 +75,6 @@ def test_there_is_something_to_check() -> None:
     assert languages <= {"python", "console", "toml", "text", "mermaid"}
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings(
     "ignore:Use `@` matmul:PendingDeprecationWarning"
 )  # rioxarray and rasterio with affine 3

@@ -5,8 +5,8 @@ A run, whole::
     items = search_items("earth-search", aoi=parse_bbox("1.2,43.4,1.6,43.7"), datetime="2023-06")
     plan = build_plan(items, RunConfig(aoi=parse_bbox("1.2,43.4,1.6,43.7")))
     store = open_store("ndvi.zarr")
-    with thread_pool(4) as submit:
-        run_batch(plan, store, submit, reader=open_reader(), in_flight=4)
+    with thread_pool() as submit:
+        run_batch(plan, store, submit)
 
 The same in a notebook, lazily: ``open_ndvi(plan)``.
 

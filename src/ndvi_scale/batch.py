@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from ndvi_scale import ledger, write
 from ndvi_scale.config import RunConfig, config_differences
 from ndvi_scale.errors import NdviScaleError, PlanMismatchError, StoreError
-from ndvi_scale.readers import Reader, Traffic
+from ndvi_scale.estimate import default_workers, regions_in_flight
+from ndvi_scale.readers import Reader, Traffic, open_reader
 from ndvi_scale.region import RegionRecord, compute_region, total_counters
 from ndvi_scale.store import STAGED, Store
 
@@ -106,9 +107,12 @@ def _is_ours(name: str, known: tuple[str, ...]) -> bool:
 
 
 @contextmanager
-def thread_pool(workers: int) -> Iterator[Submit]:
-    """A `Submit` on so many threads of this process; what waits is dropped when the block is left by an error."""
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="region")
+def thread_pool(workers: int | None = None) -> Iterator[Submit]:
+    """A `Submit` on threads of this process, `default_workers` of them if no number is given.
+
+    What waits is dropped when the block is left by an error.
+    """
+    pool = ThreadPoolExecutor(workers or default_workers(), thread_name_prefix="region")
     try:
         yield pool.submit
     finally:
@@ -120,24 +124,26 @@ def run_batch(
     store: Store,
     submit: Submit,
     *,
-    reader: Reader,
-    in_flight: int,
+    reader: Reader | None = None,
+    in_flight: int | None = None,
     on_done: Callable[[RegionRecord], None] | None = None,
 ) -> RunReport:
     """Compute and write what is not done yet, `in_flight` regions at a time, and finalise the store.
 
+    `reader`: what reads the assets, rasterio by default. `in_flight`: by default what fits the free memory.
     Freezes the plan if the store has none; resumes from the ledger if it has. A region that fails is reported
     and the others go on; the store is then left ``incomplete``. `on_done` is called in this thread after each
     region. Raises StoreError when the store itself fails, after noting what is done.
     """
     started = time.perf_counter()
+    in_flight = in_flight or regions_in_flight(plan)
     if ledger.load_plan(store) is None:
         ledger.save_plan(store, plan)
     write.create_template(store, plan)
     done = ledger.finished(store, plan.id)
     before = len(done)
     failed: dict[Region, str] = {}
-    task = partial(_compute_and_write, plan, reader, write.open_arrays(store))
+    task = partial(_compute_and_write, plan, reader or open_reader(), write.open_arrays(store))
     book = ledger.Ledger(store, plan.id)
     try:
         for region, future in _windowed(submit, task, ledger.pending(plan, done), in_flight):

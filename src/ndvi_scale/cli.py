@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -430,16 +429,10 @@ def _existing_run(url: str, storage: tuple[str, ...]) -> tuple[Store, Plan]:
 
 
 def _in_flight(plan: Plan, flags: Mapping[str, Any]) -> int:
-    import psutil
-
     from ndvi_scale.estimate import parse_size, regions_in_flight
 
-    # Reading waits for the network more than it computes, so twice the cores; more than eight threads gain
-    # nothing on one origin connection each and cost memory.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = flags["workers"] or min(8, 2 * cores)
-    limit = parse_size(flags["memory"]) if flags["memory"] else int(psutil.virtual_memory().available * 0.8)
-    return regions_in_flight(plan, workers, limit)
+    limit = parse_size(flags["memory"]) if flags["memory"] else None
+    return regions_in_flight(plan, flags["workers"], limit)
 
 
 def _console() -> Console:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import psutil
 
 from ndvi_scale.errors import ConfigError, ReadError
 from ndvi_scale.granules import scl_factor
@@ -27,6 +29,10 @@ from date to date (72 dates of 31UES), so that eight give the mean to about 10 %
 
 READER_BYTES: Final = 64 << 20
 """What readers keep beside the windows: GDAL's block cache."""
+
+
+FREE_SHARE: Final = 0.8
+"""Part of the free memory that a run may take by itself; the rest is for what the system caches."""
 
 
 @dataclass(frozen=True)
@@ -129,11 +135,24 @@ def parse_size(text: str) -> int:
     return int(number * (1024 if match[3] else 1000) ** " kMGT".index(match[2] or " "))
 
 
-def regions_in_flight(plan: Plan, workers: int, limit: int) -> int:
+def default_workers() -> int:
+    """Regions to compute at once where nothing else is said.
+
+    Reading waits for the network more than it computes, so twice the cores; each of more than eight threads would
+    add its memory and hardly any speed, on origins that answer a few connections well.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, 2 * cores)
+
+
+def regions_in_flight(plan: Plan, workers: int | None = None, limit: int | None = None) -> int:
     """How many regions may be computed at once within `limit` bytes; at most `workers`.
 
-    Raises ConfigError when not even one fits, naming the chunk that would.
+    By default `default_workers` and 80 % of the memory that is free. Raises ConfigError when not even one
+    fits, naming the chunk that would.
     """
+    workers = workers or default_workers()
+    limit = limit or int(psutil.virtual_memory().available * FREE_SHARE)
     memory = region_memory(plan)
     fitting = (limit - READER_BYTES) // memory
     if fitting >= 1:

@@ -49,7 +49,7 @@ def _grid(title: str) -> Table:
 def items_table(items: Sequence[pystac.Item]) -> Table:
     """One row an item, the first `MOST_ROWS`."""
     table = Table(title=f"{len(items)} items", title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for name in ("item", "datetime", "tile", "cloud %", "baseline"):
+    for name in ("item", "datetime", "tile", "cloud %", "baseline", "W,S,E,N"):
         table.add_column(name, justify="right" if name == "cloud %" else "left", no_wrap=True)
     for item in items[:MOST_ROWS]:
         table.add_row(*_item_cells(item))
@@ -69,6 +69,7 @@ def _item_cells(item: pystac.Item) -> tuple[str, ...]:
         sentinel2.item_tile(item.properties, item.id),
         "" if cloud is None else f"{cloud:.1f}",
         "" if baseline is None else "{:02}.{:02}".format(*baseline),
+        ",".join(f"{degrees:.2f}" for degrees in item.bbox or ()),
     )
 
 
