@@ -162,11 +162,6 @@ def test_lattice_lies_on_whole_scene_class_pixels_of_the_anchor(fit: tuple[GeoBo
     assert all(slice_.start % snap == 0 for slice_ in lattice.slices(*(n - 1 for n in lattice.objects)))
 
 
-@pytest.mark.xfail(
-    reason="a snap that does not divide 1024 (SCL of 60 m beside 10 m: 6) is broken when a long axis is moved to a "
-    "block border: _fit_axis floors to 1024, not to a common multiple of both",
-    strict=True,
-)
 @pytest.mark.parametrize("snap", [3, 6])
 def test_snap_that_does_not_divide_a_block_is_kept(snap: int) -> None:
     lattice = fit_lattice(bounds_of(TILE, (2000, 2000, 20_000, 20_000)), TILE, snap, 6144)
@@ -345,11 +340,6 @@ def test_centres_inside_is_point_by_point_and_the_same_in_any_window(
     np.testing.assert_array_equal(centres_inside(grid[top:, left:], area), whole[top:, left:])
 
 
-@pytest.mark.xfail(
-    reason="a square whose outermost centres lie on the AOI's edge is `covers`ed and so inside, while the same "
-    "centres in a square that straddles the edge are not `contains`ed: contains_properly would agree",
-    strict=True,
-)
 def test_a_centre_on_the_edge_of_the_aoi_is_judged_alike_in_every_window() -> None:
     area = shapely.box(300_005, 4_899_000, 300_645, 4_900_020)
     from_the_edge = centres_inside(GeoBox((8, 100), TILE.affine, TILE.crs), area)

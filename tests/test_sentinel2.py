@@ -406,17 +406,7 @@ def test_solar_day_shifts_by_whole_hours_alike_east_and_west(time: dt.datetime, 
         ({"grid:code": "MGRS-31TCJ"}, "x", "31TCJ"),
         ({"s2:mgrs_tile": "32TMT"}, "x", "32TMT"),
         ({"grid:code": "MGRS-1UBT"}, "x", "01UBT"),
-        pytest.param(
-            {"mgrs:utm_zone": 7, "mgrs:latitude_band": "H", "mgrs:grid_square": "FE"},
-            "x",
-            "07HFE",
-            marks=pytest.mark.xfail(
-                reason="item_tile replaces the colon of the format ':02d' too, so any item with mgrs fields alone "
-                "ends in a KeyError",
-                raises=KeyError,
-                strict=True,
-            ),
-        ),
+        ({"mgrs:utm_zone": 7, "mgrs:latitude_band": "H", "mgrs:grid_square": "FE"}, "x", "07HFE"),
         ({}, "S2B_MSIL2A_20200705T101559_R065_T32TMT_20200825T083452", "32TMT"),
         ({}, "S2A_28QCH_20200714_0_L2A", "28QCH"),
         ({}, "no-tile-here", ""),

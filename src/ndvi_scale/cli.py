@@ -172,7 +172,9 @@ def _conclude(outcome: RunReport, store: Store, console: Console) -> None:
             failed=len(outcome.failed),
             done=outcome.done,
         )
-    console.print(f'[bold green]Done.[/] {store.url}   xarray.open_zarr("{store.url}")["ndvi"]', soft_wrap=True)
+    # Opening a bucket by URL would need another library; our own store object opens both.
+    opened = f'"{store.url}"' if "://" not in store.url else f'open_store("{store.url}").zarr(read_only=True)'
+    console.print(f'[bold green]Done.[/] {store.url}   xarray.open_zarr({opened})["ndvi"]', soft_wrap=True)
 
 
 def _draw(store: Store, path: str, console: Console) -> None:

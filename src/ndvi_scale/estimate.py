@@ -157,10 +157,11 @@ def regions_in_flight(plan: Plan, workers: int | None = None, limit: int | None 
     fitting = (limit - READER_BYTES) // memory
     if fitting >= 1:
         return min(workers, fitting)
-    side = math.sqrt(max(limit - READER_BYTES, 0) / memory) * max(plan.lattice.chunk_shape)
+    height, width = plan.lattice.chunk_shape
+    side = math.sqrt(max(limit - READER_BYTES, 0) / memory * height * width)
     smaller = int(side) // 256 * 256
     remedy = f"use chunk = {smaller}, or" if smaller else "give"
     raise ConfigError(
-        f"one region of chunk {plan.config.chunk} takes {(memory + READER_BYTES) >> 20} MiB, the memory limit is "
-        f"{limit >> 20} MiB: {remedy} more memory"
+        f"one region of {height} x {width} pixels takes {math.ceil(memory / 2**20)} MiB and the reader's cache "
+        f"{READER_BYTES >> 20} MiB, the memory limit is {limit / 2**20:.3g} MiB: {remedy} more memory"
     )

@@ -130,7 +130,8 @@ def _sensing_time(item: pystac.Item) -> dt.datetime:
 
 def _asset(item: pystac.Item, band: str, key: str, override: int | None) -> Asset:
     asset = item.assets[key]
-    fields: Mapping[str, Any] = {"type": asset.media_type, **asset.extra_fields}
+    media_type = asset.media_type or ("image/jp2" if asset.href.lower().endswith(".jp2") else "")
+    fields: Mapping[str, Any] = {"type": media_type, **asset.extra_fields}
     offset = sentinel2.Offset(0, "a class, not a reflectance")
     if band != "scl":
         resolved = sentinel2.resolve_offset(item.properties, fields, override)
@@ -145,7 +146,7 @@ def _asset(item: pystac.Item, band: str, key: str, override: int | None) -> Asse
     return Asset(
         href=asset.get_absolute_href() or asset.href,
         geobox=_native_geobox(item, key, fields),
-        media_type=asset.media_type or "",
+        media_type=media_type,
         offset=offset.dn,
         evidence=offset.evidence,
     )
@@ -184,10 +185,11 @@ def _check_grids(item_id: str, assets: Mapping[str, Asset]) -> None:
             asset="nir",
         )
     factor = scl_factor(red, scl)
-    if factor < 1 or corner(scl) != corner(red) or (scl.shape.y * factor, scl.shape.x * factor) != red.shape.yx:
+    same_ground = (scl.crs, corner(scl)) == (red.crs, corner(red))
+    if factor < 1 or not same_ground or (scl.shape.y * factor, scl.shape.x * factor) != red.shape.yx:
         raise ItemError(
             f"item {item_id}: SCL ({scl.shape}, {scl.resolution.x} m) does not nest in red "
-            f"({red.shape}, {red.resolution.x} m): same origin and a whole number of pixels needed",
+            f"({red.shape}, {red.resolution.x} m): same CRS, same origin and a whole number of pixels needed",
             item_id=item_id,
             asset="scl",
         )

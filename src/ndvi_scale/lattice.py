@@ -145,7 +145,7 @@ def _fit_axis(start: float, stop: float, snap: int, chunk: int) -> tuple[int, in
     first = math.floor(start / snap + PHASE) * snap
     last = math.ceil(stop / snap - PHASE) * snap
     if last - first > chunk:
-        block = COG_BLOCK if chunk % COG_BLOCK == 0 else chunk
+        block = COG_BLOCK if chunk % COG_BLOCK == 0 and COG_BLOCK % snap == 0 else chunk
         first = first // block * block
     return first, max(last, first + snap)
 
@@ -191,7 +191,7 @@ def centres_inside(geobox: GeoBox, area: BaseGeometry) -> NDArray[np.bool_]:
             part = np.s_[row : row + SQUARE, column : column + SQUARE]
             xs, ys = x[part[1]], y[part[0]]
             square = shapely.box(xs[0], ys[-1], xs[-1], ys[0])
-            if area.covers(square):
+            if area.contains_properly(square):
                 inside[part] = True
             elif area.intersects(square):
                 inside[part] = shapely.contains_xy(area, *np.meshgrid(xs, ys))

@@ -49,7 +49,7 @@ def load_bands(plan: Plan, *, reader: Reader | None = None) -> xr.Dataset:
     Lazy: one task a region reads all three bands once, and one more a variable and chunk takes its own out. The
     BOA offset is applied. Each pixel comes whole from the granule that `open_ndvi` takes it from, or from the
     first that has data where none has NDVI: clouds can be seen, and ``compute_ndvi`` of the result with the
-    plan's mask is `open_ndvi`.
+    plan's mask and out-of-range rule gives `open_ndvi` to within half a code (5e-5).
     """
     stack = _region_array(plan, _bands_chunk, reader or open_reader(), (3,), np.dtype(np.int16))
     variables = {}
@@ -144,10 +144,12 @@ def compute_ndvi(
             )
     dropped = MASKS["default"] if mask is None else parse_mask(mask)
     scl = bands["scl"] if "scl" in wanted else xr.zeros_like(bands["red"], dtype=np.uint8)
-    if scl.sizes != bands["red"].sizes:
-        raise ConfigError(
-            f"scl has sizes {dict(scl.sizes)}, red {dict(bands['red'].sizes)}: repeat its 20 m pixels to 10 m first"
-        )
+    for name, band in (("nir", bands["nir"]), ("scl", scl)):
+        if band.dims != bands["red"].dims:
+            raise ConfigError(
+                f"{name} has dimensions {band.dims}, red {bands['red'].dims}: both need the same, "
+                "so repeat 20 m pixels to 10 m and broadcast what lacks a dimension"
+            )
     kernel = _kernel(bands["red"].dtype, offset)
     ndvi = xr.apply_ufunc(
         kernel,

@@ -148,7 +148,7 @@ def _outside_aoi(plan: Plan, region: Region) -> NDArray[np.bool_] | None:
     """True where a pixel's centre lies outside the AOI; None where the whole region is inside."""
     area = plan.aoi_geometry
     geobox = plan.region_geobox(region)
-    if area is None or area.covers(shapely.box(*geobox.boundingbox.bbox)):
+    if area is None or area.contains_properly(shapely.box(*geobox.boundingbox.bbox)):
         return None
     return ~centres_inside(geobox, area)
 

@@ -169,7 +169,7 @@ def _declared_offset(asset: Mapping[str, Any]) -> int | None:
     bands = asset.get("raster:bands") or asset.get("bands") or [{}]
     for source in (asset, bands[0]):
         for prefix in ("raster:", ""):
-            if f"{prefix}offset" in source:
+            if source.get(f"{prefix}offset") is not None:
                 scale = source.get(f"{prefix}scale") or _DEFAULT_SCALE
                 return round(source[f"{prefix}offset"] / scale)
     return None
@@ -186,9 +186,8 @@ def item_tile(properties: Mapping[str, Any], item_id: str) -> str:
     """MGRS tile such as ``31TCJ``, from whichever field has it; empty where none does."""
     code = str(properties.get("grid:code") or properties.get("s2:mgrs_tile") or "")
     if not code and "mgrs:grid_square" in properties:
-        code = "{mgrs:utm_zone:02d}{mgrs:latitude_band}{mgrs:grid_square}".replace(":", "_").format(
-            **{key.replace(":", "_"): value for key, value in properties.items() if key.startswith("mgrs:")}
-        )
+        zone = int(properties["mgrs:utm_zone"])
+        code = f"{zone:02}{properties['mgrs:latitude_band']}{properties['mgrs:grid_square']}"
     match = re.search(r"(\d{1,2}[C-X][A-Z]{2})(?![A-Z0-9])", code) or re.search(
         r"_T?(\d{1,2}[C-X][A-Z]{2})_", item_id
     )

@@ -161,7 +161,15 @@ class Store:
         try:
             yield
         except (BaseError, OSError) as error:
-            raise StoreError(f"{self.url} cannot be {what}: {brief(error)}") from None
+            raise StoreError(f"{self.url} cannot be {what}: {brief(error)}{self._remedy()}") from None
+
+    def _remedy(self) -> str:
+        if not self.url.startswith("s3://"):
+            return ""
+        return (
+            "; check that the bucket exists, the endpoint and region, and the keys (AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, or --storage-option; skip_signature=true where none are needed)"
+        )
 
 
 def brief(error: Exception) -> str:

@@ -58,7 +58,7 @@ def pixels_per_class(red: tuple[int, ...], nir: tuple[int, ...], scl: tuple[int,
 
     Raises ValueError when red and nir differ, or SCL does not nest in them.
     """
-    factor = red[0] // scl[0] if scl and scl[0] else 1
+    factor = next((fine // coarse for fine, coarse in zip(red, scl, strict=False) if coarse), 1)
     if red != nir or len(red) != len(scl) or red != tuple(side * factor for side in scl):
         raise ValueError(f"shapes do not fit: red {red}, nir {nir}, scl {scl}; scl must nest in both")
     return factor
