@@ -70,7 +70,9 @@ class RunConfig:
     """Whether an item or asset that cannot be used stops its region or is left out with a record."""
 
     def __post_init__(self) -> None:
-        """Refuse what could never run. Raises ConfigError."""
+        """Refuse what could never run, and bring what means the same into one form. Raises ConfigError."""
+        for name, kind in _TYPES.items():
+            _check_type(name, getattr(self, name), kind)
         _check_chunk(self.chunk)
         _check_choice("out-of-range", self.out_of_range, get_args(OutOfRange))
         _check_choice("on-error", self.on_error, get_args(OnError))
@@ -82,6 +84,10 @@ class RunConfig:
             raise ConfigError(f"cloud cover {self.cloud_cover} is not a percentage: give 0 to 100")
         if self.crs is not None:
             _check_crs(self.crs)
+        object.__setattr__(self, "mask", tuple(sorted(parse_mask(self.mask))))
+        for name in ("cloud_cover", "resolution"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else float(value))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON, in field order."""
@@ -156,15 +162,37 @@ def make_config(settings: Mapping[str, Any]) -> RunConfig:
     if "bbox" in values and "aoi" in values:
         raise ConfigError("both bbox and aoi given: the region is one or the other")
     if "bbox" in values:
-        values["aoi"] = parse_bbox(values.pop("bbox"))
+        bbox = values.pop("bbox")
+        _check_type("bbox", bbox, (str, list, tuple))
+        values["aoi"] = parse_bbox(bbox)
     elif "aoi" in values:
+        _check_type("aoi", values["aoi"], (str, Path))
         values["aoi"] = read_aoi(Path(values["aoi"]))
     if "mask" in values:
-        values["mask"] = tuple(sorted(parse_mask(values["mask"])))
+        values["mask"] = tuple(parse_mask(values["mask"]))
     try:
         return RunConfig(**values)
     except TypeError as error:
-        raise ConfigError(f"a setting has the wrong type: {error}") from None
+        raise ConfigError(f"a setting is unknown: {error}") from None
+
+
+_TYPES: Final[dict[str, tuple[type, ...]]] = {
+    "catalog": (str,),
+    "collection": (str, type(None)),
+    "datetime": (str, type(None)),
+    "crs": (str, type(None)),
+    "offset": (int, type(None)),
+    "clip": (bool,),
+    "cloud_cover": (int, float, type(None)),
+    "resolution": (int, float, type(None)),
+}
+
+
+def _check_type(name: str, value: Any, kinds: tuple[type, ...]) -> None:
+    # A bool is an int to Python, and never meant as one here.
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        names = " or ".join(kind.__name__ for kind in kinds if kind is not type(None))
+        raise ConfigError(f"{name.replace('_', '-')} {value!r} has the wrong type: give a {names}")
 
 
 def _check_chunk(chunk: Any) -> None:

@@ -125,14 +125,14 @@ def region_memory(plan: Plan) -> int:
 
 def parse_size(text: str) -> int:
     """``"4GB"``, ``"512 MiB"`` or ``"1e9"`` in bytes. Raises ConfigError."""
-    match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([kMGT]?)(i?)B?\s*", text)
+    match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([kKMGT]?)(i?)B?\s*", text)
     try:
         number = float(match[1]) if match else 0.0
     except ValueError:
         number = 0.0
-    if match is None or number <= 0:
+    if match is None or not 0 < number < math.inf:
         raise ConfigError(f"memory {text!r} is not a size: give a number and a unit, such as 4GB or 512MiB")
-    return int(number * (1024 if match[3] else 1000) ** " kMGT".index(match[2] or " "))
+    return int(number * (1024 if match[3] else 1000) ** " KMGT".index(match[2].upper() or " "))
 
 
 def default_workers() -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from pyproj.exceptions import CRSError
 
 from ndvi_scale import sentinel2
 from ndvi_scale.errors import ItemError
@@ -172,8 +173,17 @@ def _native_geobox(item: pystac.Item, key: str, fields: Mapping[str, Any]) -> Ge
             item_id=item.id,
             asset=key,
         )
-    height, width = (int(n) for n in shape)
-    return GeoBox((height, width), Affine(*transform[:6]), code if isinstance(code, str) else f"EPSG:{code}")
+    try:
+        height, width = (int(n) for n in shape)
+        affine = Affine(*(float(n) for n in transform[:6]))
+        return GeoBox((height, width), affine, code if isinstance(code, str) else f"EPSG:{code}")
+    except (TypeError, ValueError, CRSError) as error:
+        raise ItemError(
+            f"item {item.id}, asset {key!r}: its projection fields make no grid ({code!r}, {transform!r}, "
+            f"{shape!r}): {error}",
+            item_id=item.id,
+            asset=key,
+        ) from None
 
 
 def _check_grids(item_id: str, assets: Mapping[str, Asset]) -> None:

@@ -135,33 +135,49 @@ def compute_ndvi(
     reflectance. `mask`: SCL classes to drop (default: the preset ``default`` where there is an ``scl``).
     Lazy where the bands are dask-backed, one task a chunk more. Raises ConfigError.
     """
-    wanted = ("red", "nir") if mask == "none" else ("red", "nir", "scl")
+    masked = not (isinstance(mask, str) and mask == "none")
+    chosen = _checked_bands(bands, ("red", "nir", "scl") if masked else ("red", "nir"))
+    if out_of_range not in ("mask", "clip"):
+        raise ConfigError(f"out-of-range {out_of_range!r} is unknown: give one of mask, clip")
+    dropped = MASKS["default"] if mask is None else parse_mask(mask)
+    red, nir = chosen["red"], chosen["nir"]
+    ndvi = xr.apply_ufunc(
+        _kernel(red.dtype, offset),
+        red,
+        nir,
+        chosen.get("scl", xr.zeros_like(red, dtype=np.uint8)),
+        kwargs={"table": scl_table(dropped), "offset": offset or 0, "clip": out_of_range == "clip"},
+        dask="parallelized",
+        output_dtypes=[np.float32],
+        keep_attrs=True,  # or the coordinates lose theirs, and with them the CRS
+    )
+    ndvi.attrs = _ndvi_attrs()
+    return ndvi.rename("ndvi")
+
+
+def _checked_bands(bands: xr.Dataset, wanted: tuple[str, ...]) -> dict[str, xr.DataArray]:
+    """The bands that a kernel can take together. Raises ConfigError."""
     for name in wanted:
         if name not in bands:
             raise ConfigError(
                 f"compute_ndvi needs a variable {name!r}, the dataset has {', '.join(map(str, bands)) or 'none'}"
                 + (': without scene classes say mask="none"' if name == "scl" else ": rename yours")
             )
-    dropped = MASKS["default"] if mask is None else parse_mask(mask)
-    scl = bands["scl"] if "scl" in wanted else xr.zeros_like(bands["red"], dtype=np.uint8)
-    for name, band in (("nir", bands["nir"]), ("scl", scl)):
-        if band.dims != bands["red"].dims:
+    red = bands["red"]
+    for name in wanted:
+        band = bands[name]
+        if band.dims != red.dims:
             raise ConfigError(
-                f"{name} has dimensions {band.dims}, red {bands['red'].dims}: both need the same, "
-                "so repeat 20 m pixels to 10 m and broadcast what lacks a dimension"
+                f"{name} has dimensions {band.dims}, red {red.dims}: both need the same in the same order; repeat "
+                "20 m pixels to 10 m, broadcast or transpose"
             )
-    kernel = _kernel(bands["red"].dtype, offset)
-    ndvi = xr.apply_ufunc(
-        kernel,
-        bands["red"],
-        bands["nir"],
-        scl,
-        kwargs={"table": scl_table(dropped), "offset": offset or 0, "clip": out_of_range == "clip"},
-        dask="parallelized",
-        output_dtypes=[np.float32],
-        keep_attrs=False,
-    )
-    return ndvi.rename("ndvi").assign_attrs(_ndvi_attrs())
+        if name == "nir" and band.dtype != red.dtype and {band.dtype.kind, red.dtype.kind} != {"f"}:
+            raise ConfigError(
+                f"nir is {band.dtype}, red {red.dtype}: give both as DN (uint16) or both as reflectance"
+            )
+        if name == "scl" and band.dtype != np.uint8:
+            raise ConfigError(f'scl is {band.dtype}: scene classes are uint8, so use .astype("uint8") if yours are')
+    return {name: bands[name] for name in wanted}
 
 
 def _ndvi_attrs() -> dict[str, Any]:
@@ -205,7 +221,8 @@ def _from_reflectance(
     clip: bool,
 ) -> NDArray[np.float32]:
     del offset
-    rho_red, rho_nir = red.astype(np.float64), nir.astype(np.float64)
+    finite = np.isfinite(red) & np.isfinite(nir)
+    rho_red, rho_nir = (np.where(finite, band, 0).astype(np.float64) for band in (red, nir))
     total, difference = rho_nir + rho_red, rho_nir - rho_red
     valid = (total > 0) & ((table[scl] & USE) != 0)
     if clip:

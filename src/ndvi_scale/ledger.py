@@ -12,7 +12,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from ndvi_scale.errors import StoreError
+from ndvi_scale.errors import ConfigError, StoreError
 from ndvi_scale.lattice import Region
 from ndvi_scale.planfile import PLAN, decode_plan, encode_plan
 from ndvi_scale.readers import Traffic
@@ -49,7 +49,7 @@ def load_plan(store: Store) -> Plan | None:
     files = {PLAN: head, **{name: store.get_state(name) or b"" for name in names}}
     try:
         return decode_plan(files)
-    except (KeyError, ValueError, OSError) as error:
+    except (KeyError, ValueError, TypeError, OSError, ConfigError) as error:
         raise StoreError(f"the plan of {store.url} cannot be read ({error}): use --overwrite") from None
 
 

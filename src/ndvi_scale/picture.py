@@ -43,8 +43,13 @@ def save_quicklook(store: Store, path: Path) -> None:
     import xarray as xr
     from matplotlib.figure import Figure
 
-    with xr.open_zarr(store.zarr(read_only=True)) as cube:
-        layers = _thinned(cube["ndvi"])
+    try:
+        opened = xr.open_zarr(store.zarr(read_only=True), consolidated=False)
+        ndvi = opened["ndvi"]
+    except (OSError, KeyError, ValueError) as error:
+        raise StoreError(f"{store.url} is no cube of ndvi-scale that can be drawn: {error}") from None
+    with opened as cube:
+        layers = _thinned(ndvi)
         figure = Figure(figsize=(13, 10), layout="constrained", dpi=110, facecolor="white")
         _draw(figure, layers, cube.attrs)
     try:

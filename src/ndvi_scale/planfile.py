@@ -6,6 +6,7 @@ Pure: bytes out, bytes in. `plan.json` is to be written last: where it is, the p
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import io
 import json
 from typing import TYPE_CHECKING, Any, Final
@@ -32,6 +33,10 @@ FORMAT: Final = 1
 
 def encode_plan(plan: Plan) -> dict[str, bytes]:
     """Name → bytes of the plan's files, `plan.json` last."""
+    tables = {
+        ITEMS: _parquet([_granule_row(granule) for granule in plan.granules]),
+        REGIONS: _parquet([{**region._asdict(), "granules": rows} for region, rows in plan.index.items()]),
+    }
     head = {
         "format": FORMAT,
         "id": plan.id,
@@ -41,22 +46,32 @@ def encode_plan(plan: Plan) -> dict[str, bytes]:
         "days": [day.isoformat() for day in plan.days],
         "dropped": [{"id": item.id, "reason": item.reason} for item in plan.dropped],
     }
-    return {
-        ITEMS: _parquet([_granule_row(granule) for granule in plan.granules]),
-        REGIONS: _parquet([{**region._asdict(), "granules": rows} for region, rows in plan.index.items()]),
-        PLAN: json.dumps(head, indent=1).encode(),
-    }
+    head["checksum"] = _checksum(head, tables)
+    return {**tables, PLAN: json.dumps(head, indent=1).encode()}
+
+
+def _checksum(head: Mapping[str, Any], tables: Mapping[str, bytes]) -> str:
+    """SHA-256 (hex) over all that a plan's files say, to know an edited or mixed one."""
+    said = {key: value for key, value in head.items() if key != "checksum"}
+    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+    for name in (ITEMS, REGIONS):
+        digest.update(tables[name])
+    return digest.hexdigest()
 
 
 def decode_plan(files: Mapping[str, bytes]) -> Plan:
     """The inverse of `encode_plan`. Raises StoreError for files of another format or that do not fit."""
     head = json.loads(files[PLAN])
+    if not isinstance(head, dict):
+        raise StoreError("the stored plan is no JSON object: use --overwrite")
     if head.get("format") != FORMAT:
         raise StoreError(
             f"the stored plan has format {head.get('format')}, this version reads {FORMAT}: "
             "finish the run with the version that began it, or use --overwrite"
         )
-    plan = Plan(
+    if _checksum(head, files) != head["checksum"]:
+        raise StoreError("the stored plan does not match its own checksum: it was edited or mixed; use --overwrite")
+    return Plan(
         config=RunConfig.from_dict(head["config"]),
         lattice=Lattice(_grid(head["lattice"]), head["lattice"]["chunk"]),
         days=tuple(dt.date.fromisoformat(day) for day in head["days"]),
@@ -64,9 +79,6 @@ def decode_plan(files: Mapping[str, bytes]) -> Plan:
         index={Region(row["layer"], row["iy"], row["ix"]): tuple(row["granules"]) for row in _rows(files[REGIONS])},
         dropped=tuple(Dropped(item["id"], item["reason"]) for item in head["dropped"]),
     )
-    if plan.id != head["id"]:
-        raise StoreError("the stored plan does not match its own digest: it was edited or mixed; use --overwrite")
-    return plan
 
 
 def _parquet(rows: list[dict[str, Any]]) -> bytes:

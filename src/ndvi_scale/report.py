@@ -6,6 +6,7 @@ from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -31,7 +32,7 @@ MOST_ROWS: Final = 40
 def size(count: float) -> str:
     """Bytes for people: ``1.2 GB``."""
     for unit in ("B", "kB", "MB", "GB"):
-        if count < _KILO:
+        if count < _KILO - 0.5:  # 999.7 would read as 1e+03
             return f"{count:.3g} {unit}"
         count /= _KILO
     return f"{count:.3g} TB"
@@ -105,7 +106,7 @@ def plan_crs(plan: Plan) -> str:
 def info_table(facts: dict[str, Any]) -> Table:
     """What an output is on disk."""
     table = _grid("Output")
-    table.add_row("status", facts["status"])
+    table.add_row("status", escape(str(facts["status"])))
     table.add_row("stored", f"{size(facts['stored_bytes'])} in {facts['objects']} objects")
     table.add_row("plan", facts["plan"])
     if "store_digest" in facts:
@@ -117,7 +118,7 @@ def dropped_table(plan: Plan) -> Table:
     """Items that take no part, with the reason."""
     table = _grid(f"{len(plan.dropped)} items dropped")
     for dropped in plan.dropped[:MOST_ROWS]:
-        table.add_row(dropped.id, dropped.reason)
+        table.add_row(escape(dropped.id), escape(dropped.reason))
     return table
 
 
@@ -134,9 +135,9 @@ def run_table(report: RunReport, estimate: Estimate | None) -> Table:
     if lost:
         table.add_row("unusable", ", ".join(f"{_LOST[name]} {n:,}" for name, n in lost.items()))
     for item, why in list(report.skipped.items())[:MOST_ROWS]:
-        table.add_row("left out", f"{item}: {why}")
+        table.add_row("left out", escape(f"{item}: {why}"))
     for region, why in list(report.failed.items())[:MOST_ROWS]:
-        table.add_row(f"failed {tuple(region)}", why)
+        table.add_row(f"failed {tuple(region)}", escape(why))
     return table
 
 

@@ -92,7 +92,12 @@ def parse_mask(mask: str | Iterable[int]) -> frozenset[int]:
                 f"unknown mask {mask!r}{hint}: give one of {', '.join(MASKS)}, or SCL classes like 0,1,3,8,9,10"
             )
         mask = [int(part) for part in parts]
-    classes = frozenset(int(number) for number in mask)
+    try:
+        classes = frozenset(int(number) for number in mask)
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"mask {mask!r} is not understood: give one of {', '.join(MASKS)}, or SCL classes like 0,1,3"
+        ) from None
     wrong = sorted(number for number in classes if not 0 <= number < len(SCL_CLASSES))
     if wrong:
         raise ConfigError(f"SCL class {wrong[0]} does not exist: classes are 0 to {len(SCL_CLASSES) - 1}")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import rasterio
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from ndvi_scale.errors import ReadError
@@ -52,6 +52,7 @@ class RasterioReader:
     def __init__(self) -> None:
         self._local = threading.local()
         self._seen: set[str] = set()
+        self._failed: set[str] = set()
 
     def __reduce__(self) -> tuple[type[RasterioReader], tuple[()]]:
         """Open files stay where they were opened."""
@@ -84,8 +85,12 @@ class RasterioReader:
             files.move_to_end(asset.href)
             return files[asset.href]
         try:
-            source = rasterio.open(asset.href, driver=_driver(asset), sharing=False)
+            with rasterio.Env(**self._doubts(asset.href)):
+                source = rasterio.open(asset.href, driver=_driver(asset), sharing=False)
+        except NotGeoreferencedWarning as warning:  # where warnings are errors
+            raise _another_file(item_id, asset, str(warning)) from None
         except (RasterioError, OSError, ValueError) as error:
+            self._failed.add(asset.href)
             raise _unreadable(item_id, asset, error) from None
         _check_grid(item_id, asset, source)
         files[asset.href] = source
@@ -99,7 +104,12 @@ class RasterioReader:
         self._seen.add(href)
         return Traffic(requests=int(new))
 
+    def _doubts(self, href: str) -> dict[str, Any]:
+        # GDAL remembers that a URL failed, and what a cut answer held: after a failure it has to ask again.
+        return {"CPL_VSIL_CURL_NON_CACHED": f"/vsicurl/{href}"} if href in self._failed else {}
+
     def _forget(self, href: str) -> None:
+        self._failed.add(href)
         source = self._local.files.pop(href, None)
         if source is not None:
             source.close()
@@ -112,15 +122,28 @@ def _driver(asset: Asset) -> str:
 
 def _check_grid(item_id: str, asset: Asset, source: rasterio.DatasetReader) -> None:
     geobox = asset.geobox
-    if (source.height, source.width) != geobox.shape.yx or not source.transform.almost_equals(geobox.affine, 1e-6):
+    said = geobox.crs.to_epsg() if geobox.crs else None
+    found = source.crs.to_epsg() if source.crs else None
+    same_crs = None in (said, found) or said == found
+    same_shape = (source.height, source.width) == geobox.shape.yx
+    if not same_crs or not same_shape or not source.transform.almost_equals(geobox.affine, 1e-6):
         source.close()
-        raise ReadError(
-            f"{asset.href} of item {item_id} is {source.height} x {source.width} pixels at "
-            f"({source.transform.c}, {source.transform.f}), its item says {geobox.shape.y} x {geobox.shape.x} at "
-            f"({geobox.affine.c}, {geobox.affine.f}): the item does not describe this file",
-            item_id=item_id,
-            asset=asset.href,
+        raise _another_file(
+            item_id,
+            asset,
+            f"it is {source.height} x {source.width} pixels at ({source.transform.c}, {source.transform.f}) in "
+            f"EPSG:{found}, not {geobox.shape.y} x {geobox.shape.x} at ({geobox.affine.c}, {geobox.affine.f}) in "
+            f"EPSG:{said}",
         )
+
+
+def _another_file(item_id: str, asset: Asset, what: str) -> ReadError:
+    return ReadError(
+        f"item {item_id} does not describe this file, {asset.href}: {what}. Leave the item out, or use "
+        "on-error = skip",
+        item_id=item_id,
+        asset=asset.href,
+    )
 
 
 def _unreadable(item_id: str, asset: Asset, error: Exception) -> ReadError:
