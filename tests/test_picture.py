@@ -127,7 +127,7 @@ def test_of_many_layers_some_from_first_to_last(tmp_path: Path, layers: int) -> 
     picked = picture._thinned(opened(store)).time.values
     assert len(picked) == min(layers, MOST_PANELS)
     assert (picked[0], picked[-1]) == (times[0], times[-1])
-    assert (np.diff(picked) > np.timedelta64(0)).all()
+    assert (np.diff(picked) > np.timedelta64(0, "ns")).all()
     assert sum(bool(axis.images) for axis in drawn(store).axes) == len(picked)
 
 

@@ -14,7 +14,16 @@ import psutil
 from ndvi_scale.errors import ConfigError, ReadError
 from ndvi_scale.granules import scl_factor
 from ndvi_scale.lattice import Window, native_window
-from ndvi_scale.readers import Layout, Reader, Traffic, block_runs, touched_blocks
+from ndvi_scale.readers import (
+    CACHE_BYTES,
+    FILE_BYTES,
+    OPEN_FILES,
+    Layout,
+    Reader,
+    Traffic,
+    block_runs,
+    touched_blocks,
+)
 from ndvi_scale.sentinel2 import BANDS
 
 if TYPE_CHECKING:
@@ -27,8 +36,8 @@ SAMPLE: Final = 8
 """Granules whose headers are read to learn how large a block is. Compressed sizes of one band vary by 20 to 30 %
 from date to date (72 dates of 31UES), so that eight give the mean to about 10 %."""
 
-READER_BYTES: Final = 64 << 20
-"""What readers keep beside the windows: GDAL's block cache."""
+READER_BYTES: Final = CACHE_BYTES
+"""What a reader keeps for the whole process, beside the windows."""
 
 
 FREE_SHARE: Final = 0.8
@@ -114,13 +123,18 @@ def region_memory(plan: Plan) -> int:
     """Upper bound of the bytes one region takes while it is computed and written.
 
     A pixel: the layer, a granule's NDVI and the one before it (which Python has not let go yet); red, nir and
-    SCL of both; two boolean masks. Writing takes less: the layer, its bytes and its compressed form.
+    SCL of both; two boolean masks. Writing takes less: the layer, its bytes and its compressed form. Beside that,
+    what the worker's open files keep.
     """
     height, width = plan.lattice.chunk_shape
+    return math.ceil(height * width * _bytes_a_pixel(plan)) + OPEN_FILES * FILE_BYTES
+
+
+def _bytes_a_pixel(plan: Plan) -> float:
     item = np.dtype(plan.config.dtype).itemsize
     granule = plan.granules[0]
     windows = 2 + 2 + 1 / scl_factor(granule.red.geobox, granule.scl.geobox) ** 2
-    return math.ceil(height * width * (3 * item + 2 * windows + 2))
+    return 3 * item + 2 * windows + 2
 
 
 def parse_size(text: str) -> int:
@@ -158,7 +172,7 @@ def regions_in_flight(plan: Plan, workers: int | None = None, limit: int | None 
     if fitting >= 1:
         return min(workers, fitting)
     height, width = plan.lattice.chunk_shape
-    side = math.sqrt(max(limit - READER_BYTES, 0) / memory * height * width)
+    side = math.sqrt(max(limit - READER_BYTES - OPEN_FILES * FILE_BYTES, 0) / _bytes_a_pixel(plan))
     smaller = int(side) // 256 * 256
     remedy = f"use chunk = {smaller}, or" if smaller else "give"
     raise ConfigError(

@@ -13,20 +13,13 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from ndvi_scale.errors import ReadError
-from ndvi_scale.readers import Layout, Traffic, block_runs, touched_blocks
+from ndvi_scale.readers import CACHE_BYTES, OPEN_FILES, Layout, Traffic, block_runs, touched_blocks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ndvi_scale.granules import Asset
     from ndvi_scale.lattice import Window
-
-OPEN_FILES: Final = 24
-"""Datasets a thread keeps open: three bands of the eight granules that can meet in one region, so that the
-header of a file is fetched once a thread and not once a region."""
-
-CACHE_BYTES: Final = 64 << 20
-"""GDAL's block cache for the whole process: a 2048² window never uses a block twice, so it need not be large."""
 
 GDAL_OPTIONS: Final = {
     "GDAL_CACHEMAX": CACHE_BYTES,
