@@ -19,7 +19,7 @@ import runs
 from ndvi_scale import RunConfig, batch, build_plan, open_reader, open_store, parse_bbox, search_items, store_digest
 from ndvi_scale.errors import PlanMismatchError, ReadError, StoreError
 from ndvi_scale.ledger import Ledger, finished, load_plan, save_plan
-from ndvi_scale.write import read_attributes
+from ndvi_scale.write import create_template, object_name, read_attributes
 
 if TYPE_CHECKING:
     import services
@@ -290,3 +290,59 @@ def test_regions_outside_the_aoi_are_not_stored(sandbox: Sandbox, tmp_path: Path
     plan, store = runs.finished_store(sandbox, tmp_path, aoi=small, chunk=32)
     stored = [name for name in store.data_names() if name.startswith("ndvi/c/")]
     assert 0 < len(stored) <= len(plan.index)
+
+
+def test_another_plan_does_not_run_into_a_store(sandbox: Sandbox, tmp_path: Path) -> None:
+    """A notebook's cell, run again with other settings."""
+    _, store = runs.finished_store(sandbox, tmp_path)
+    digest = store_digest(store)
+    with pytest.raises(PlanMismatchError, match=r"mask: .* there, \[9\] asked"):
+        runs.run(runs.plan_of(sandbox, mask=(9,)), store)
+    assert store_digest(store) == digest
+
+
+def test_the_loser_of_a_race_leaves_the_winner_s_plan_alone(sandbox: Sandbox, tmp_path: Path) -> None:
+    store, winner = open_store(str(tmp_path / "ndvi.zarr")), runs.plan_of(sandbox)
+    save_plan(store, winner)
+    with pytest.raises(StoreError, match="a plan from another run meanwhile"):
+        save_plan(store, runs.plan_of(sandbox, chunk=32))
+    assert load_plan(store) == winner
+    save_plan(store, winner)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_lost_object_is_computed_again(sandbox: Sandbox, tmp_path: Path, zarr_format: int) -> None:
+    plan, store = runs.finished_store(sandbox, tmp_path, zarr_format=zarr_format)
+    digest = store_digest(store)
+    region = next(region for region, record in finished(store, plan.id).items() if record.valid)
+    (Path(store.url) / object_name(plan, region)).unlink()
+    assert store_digest(store) != digest
+    assert runs.run(plan, store).computed == 1
+    assert store_digest(store) == digest
+
+
+@pytest.mark.parametrize("name", ["ndvi/notes.txt", "x/c/0.bak", "zarr.json.old"])
+def test_overwrite_knows_every_name_a_run_writes(sandbox: Sandbox, tmp_path: Path, name: str) -> None:
+    _, store = runs.finished_store(sandbox, tmp_path)
+    (Path(store.url) / name).write_text("mine")
+    with pytest.raises(StoreError, match="which no run writes"):
+        batch.check_ours(store)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_deleting_a_run_leaves_what_is_not_its_own(sandbox: Sandbox, tmp_path: Path, zarr_format: int) -> None:
+    _, store = runs.finished_store(sandbox, tmp_path, zarr_format=zarr_format)
+    batch.check_ours(store)
+    draft = Path(store.url) / "draft#1"  # object stores do not list such a name
+    draft.write_text("mine")
+    store.delete()
+    assert draft.read_text() == "mine"
+    assert store.data_names() == store.state_names() == []
+
+
+def test_a_template_of_another_driver_is_not_wiped(sandbox: Sandbox, tmp_path: Path) -> None:
+    plan, store = runs.finished_store(sandbox, tmp_path)
+    digest = store_digest(store)
+    (Path(store.url) / "ndvi" / "zarr.json").rename(tmp_path / "aside")
+    create_template(store, plan)
+    assert store_digest(store) == digest

@@ -120,6 +120,55 @@ def test_overwrite_keeps_the_old_output_if_the_new_run_cannot_be_planned(
     assert json.loads(capfd.readouterr().out)["complete"]
 
 
+@pytest.mark.parametrize("bad", [["--memory", "bogus"], ["--reader", "bogus"], ["--memory", "70MB"]])
+def test_overwrite_deletes_nothing_before_all_is_checked(
+    arguments: list[str], bad: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert call(*arguments) == 0
+    assert call(*arguments, "--overwrite", *bad) == errors.ConfigError.exit_code
+    capfd.readouterr()
+    assert call("status", tmp_path / "ndvi.zarr", "--json") == 0
+    assert json.loads(capfd.readouterr().out)["complete"]
+
+
+def test_skip_goes_on_where_nothing_can_be_read(
+    sandbox: Sandbox, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def away(feature: dict[str, Any]) -> None:
+        for asset in feature["assets"].values():
+            asset["href"] = "http://127.0.0.1:9/x.tif?sig=SECRET"
+
+    document = json.loads(sandbox.items.read_text())
+    for feature in document["features"]:
+        away(feature)
+    (tmp_path / "items.json").write_text(json.dumps(document))
+    out = tmp_path / "ndvi.zarr"
+    arguments = ["run", "--items", tmp_path / "items.json", "--bbox", box(sandbox), "--out", out]
+    assert call(*arguments, "--on-error", "skip") == 0
+    said = capfd.readouterr().err
+    assert "left out" in said
+    assert "SECRET" not in said
+    assert "SECRET" not in (out / "zarr.json").read_text()
+    assert not any("SECRET" in segment.read_text() for segment in tmp_path.glob("ndvi.zarr.run/ledger/*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["search", "--catalog", "CATALOG", "--save", "/nowhere/x.json"], 7),
+        (["sandbox", "/proc/none"], 7),
+        (["run", "--catalog", "x" * 400, "--out", "o"], (3, 7)),
+        (["run", "--catalog", "CATALOG", "--out", "o.zarr", "--offset", "2147480000"], 2),
+    ],
+)
+def test_paths_and_numbers_that_cannot_be(
+    sandbox: Sandbox, arguments: list[str], code: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    given = [str(sandbox.catalog) if argument == "CATALOG" else argument for argument in arguments]
+    assert call(*given) in (code if isinstance(code, tuple) else (code,))
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_plan_prints_and_saves(arguments: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     planned = ["plan", *arguments[1:]]
     assert call(*planned) == 0

@@ -333,7 +333,7 @@ def test_as_many_as_fit_and_no_more_than_workers() -> None:
 def test_what_is_let_through_is_within_the_limit(dtype: Any) -> None:
     plan = synthetic(shape=(3000, 3000), chunk=1024, dtype=dtype)
     estimate = estimate_plan(plan, Flat())
-    for limit in range(100 * MB, 1000 * MB, 50 * MB):
+    for limit in range(200 * MB, 1000 * MB, 50 * MB):
         assert estimate.memory(regions_in_flight(plan, 10_000, limit)) <= limit
 
 

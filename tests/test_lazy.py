@@ -28,13 +28,17 @@ from ndvi_scale.errors import ConfigError, ReadError
 from ndvi_scale.granules import granule_from_item
 from ndvi_scale.kernels import reference
 from ndvi_scale.lazy import compute_ndvi, load_bands, open_ndvi
+from ndvi_scale.readers import Traffic
 from ndvi_scale.search import search_items
 from ndvi_scale.sentinel2 import MASKS, scl_table
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ndvi_scale.granules import Asset
+    from ndvi_scale.lattice import Window
     from ndvi_scale.plan import Plan
+    from ndvi_scale.readers import Layout
     from ndvi_scale.sandbox import Sandbox
 
 
@@ -182,6 +186,61 @@ def test_bands_outside_the_region_are_empty(sandbox: Sandbox) -> None:
     assert np.isnan(bands["red"].values[:, outside]).all()
     assert np.isnan(bands["nir"].values[:, outside]).all()
     assert not bands["scl"].values[:, outside].any()
+
+
+class Disagreeing:
+    """A reader for which every granule sees another NDVI, and the first one of a day clouds in its even columns."""
+
+    name = "disagreeing"
+
+    def __init__(self, plan: Plan) -> None:
+        self.rank = {granule.id: rank for rank, granule in enumerate(plan.granules)}
+        self.first = {next(g.id for g in plan.granules if g.time.date() == day) for day in plan.days}
+
+    def nir(self, item_id: str) -> int:
+        return 2000 + 100 * self.rank[item_id]
+
+    def read(self, item_id: str, asset: Asset, window: Window) -> tuple[np.ndarray, Traffic]:
+        shape = window.height, window.width
+        if asset.href.endswith("scl.tif"):
+            classes = np.full(shape, 4, np.uint8)
+            if item_id in self.first:
+                classes[:, (window.column + np.arange(window.width)) % 2 == 0] = 8
+            return classes, Traffic(1, 1)
+        return np.full(shape, 1000 if asset.href.endswith("red.tif") else self.nir(item_id), np.uint16), Traffic(
+            1, 1
+        )
+
+    def layout(self, item_id: str, asset: Asset) -> Layout:
+        raise NotImplementedError
+
+
+def test_the_first_valid_granule_gives_a_pixel_whole(sandbox: Sandbox) -> None:
+    """In the sandbox granules agree where they overlap; here they do not, so the order shows."""
+    plan = runs.plan_of(sandbox, offset=0, dtype="float32")
+    reader = Disagreeing(plan)
+    granules = [granule for granule in plan.granules if granule.time.date() == plan.days[1]]
+    assert len(granules) == 3
+    nir, scl = np.zeros(plan.shape[1:]), np.zeros(plan.shape[1:], int)
+    corner = plan.lattice.geobox.affine
+    for granule in granules:
+        box = granule.red.geobox
+        row, column = round((corner.f - box.affine.f) / 10), round((box.affine.c - corner.c) / 10)
+        place = np.s_[row : row + box.shape.y, column : column + box.shape.x]
+        cloudy = np.zeros(box.shape.yx, bool)
+        if granule.id in reader.first:
+            cloudy[:, np.arange(box.shape.x) // 2 % 2 == 0] = True
+        take = (scl[place] != 4) & ~cloudy | (scl[place] == 0)
+        nir[place] = np.where(take, reader.nir(granule.id), nir[place])
+        scl[place] = np.where(take, np.where(cloudy, 8, 4), scl[place])
+    assert {reader.nir(granule.id) for granule in granules[:2]} <= set(np.unique(nir))
+    bands = load_bands(plan, reader=reader).isel(time=1).compute()
+    seen = scl > 0
+    np.testing.assert_array_equal(bands["scl"], scl)
+    np.testing.assert_allclose(bands["nir"].values[seen], nir[seen] / 1e4, rtol=1e-6)
+    ndvi = open_ndvi(plan, reader=reader).isel(time=1).values
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_allclose(ndvi, np.where(scl == 4, (nir - 1000) / (nir + 1000), np.nan), rtol=1e-6)
 
 
 # Elsewhere

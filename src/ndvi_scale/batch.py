@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -16,17 +17,20 @@ from ndvi_scale.errors import NdviScaleError, PlanMismatchError, StoreError
 from ndvi_scale.estimate import default_workers, regions_in_flight
 from ndvi_scale.readers import Reader, Traffic, open_reader
 from ndvi_scale.region import RegionRecord, compute_region, total_counters
-from ndvi_scale.store import STAGED, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from ndvi_scale.lattice import Region
     from ndvi_scale.plan import Plan
+    from ndvi_scale.store import Store
 
-_STATE_FILES: Final = ("plan.json", "items.parquet", "regions.parquet", ledger.FOLDER)
-_GROUP_FILES: Final = (".zattrs", ".zgroup", ".zmetadata", "zarr.json")
-_ARRAYS: Final = ("ndvi/", "time/", "time_bnds/", "x/", "y/", "spatial_ref/")
+_STATE: Final = re.compile(r"plan\.json|items\.parquet|regions\.parquet|ledger/\d{8}\.jsonl")
+_DATA: Final = re.compile(
+    r"zarr\.json|\.zgroup|\.zattrs|\.zmetadata"
+    r"|(ndvi|time|time_bnds|x|y|spatial_ref)/(zarr\.json|\.zarray|\.zattrs|c(/\d+)*|\d+(\.\d+)*)"
+)
+"""Every name that a run writes, in Zarr format 3 and 2."""
 
 
 class Submit(Protocol):
@@ -68,7 +72,7 @@ def begin(store: Store, config: RunConfig) -> Plan | None:
     """
     plan = ledger.load_plan(store)
     if plan is None:
-        names = store.data_names()
+        names = store.data_names() + _foreign(store.state_names(), _STATE)
         if names:
             raise StoreError(
                 f"{store.url} is not empty and holds no run of ndvi-scale ({names[0]}, …): give another output"
@@ -90,20 +94,16 @@ def check_ours(store: Store) -> None:
     An empty location passes. Raises StoreError when anything is foreign.
     """
     data, state = store.data_names(), store.state_names()
-    if not data and not state:
-        return
-    attributes = write.read_attributes(store) if data else {}
-    ours = ledger.load_plan(store) is not None and (not data or write.MARKER in (attributes or {}))
-    foreign = [name for name in data if not _is_ours(name, (*_GROUP_FILES, *_ARRAYS))]
-    foreign += [name for name in state if not _is_ours(name, _STATE_FILES)]
-    if not ours or foreign:
+    foreign = _foreign(data, _DATA) + _foreign(state, _STATE)
+    marked = not data or write.MARKER in (write.read_attributes(store) or {})
+    planned = not data or "plan.json" in state
+    if foreign or not (marked and planned):
         what = f"holds {foreign[0]!r}, which no run writes" if foreign else "bears no mark and plan of ndvi-scale"
         raise StoreError(f"{store.url} {what}: it is not deleted; give another output, or remove it by hand")
 
 
-def _is_ours(name: str, known: tuple[str, ...]) -> bool:
-    plain = STAGED.sub("", name)
-    return any(plain.startswith(entry) if entry.endswith("/") else plain == entry for entry in known)
+def _foreign(names: Iterable[str], ours: re.Pattern[str]) -> list[str]:
+    return [name for name in names if not ours.fullmatch(name)]
 
 
 @contextmanager
@@ -137,10 +137,9 @@ def run_batch(
     """
     started = time.perf_counter()
     in_flight = in_flight or regions_in_flight(plan)
-    if ledger.load_plan(store) is None:
-        ledger.save_plan(store, plan)
+    _freeze(plan, store)
     write.create_template(store, plan)
-    done = ledger.finished(store, plan.id)
+    done = _still_there(plan, store, ledger.finished(store, plan.id))
     before = len(done)
     failed: dict[Region, str] = {}
     task = partial(_compute_and_write, plan, reader or open_reader(), write.open_arrays(store))
@@ -164,6 +163,30 @@ def run_batch(
     if not failed:
         write.finalise(store, plan, _summary(report))
     return report
+
+
+def _freeze(plan: Plan, store: Store) -> None:
+    """Store the plan, or make sure that it is the one that is stored."""
+    stored = ledger.load_plan(store)
+    if stored is None:
+        ledger.save_plan(store, plan)
+    elif stored != plan:
+        differences = config_differences(stored.config, plan.config) or ("the items or the grid differ",)
+        raise PlanMismatchError(
+            f"{store.url} holds a run of another plan ({'; '.join(differences)}): give another output, or delete "
+            "this one",
+            differences=differences,
+        )
+
+
+def _still_there(plan: Plan, store: Store, done: dict[Region, RegionRecord]) -> dict[Region, RegionRecord]:
+    """Records of the regions whose object is there; one without a valid pixel has none. Asks with one listing."""
+    names = set(store.data_names()) if done else set()
+    return {
+        region: record
+        for region, record in done.items()
+        if not record.valid or write.object_name(plan, region) in names
+    }
 
 
 def _compute_and_write(plan: Plan, reader: Reader, arrays: Any, region: Region) -> RegionRecord:

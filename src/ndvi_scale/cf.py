@@ -133,7 +133,7 @@ def cube_attributes(plan: Plan) -> dict[str, Any]:
         "coordinates": "time_bnds",
         "title": "Sentinel-2 NDVI, one layer a solar day",
         "source": f"{len(plan.granules)} Sentinel-2 L2A items",
-        "references": "NDVI = (nir - red) / (nir + red), B08 and B04, BOA offset applied an item",
+        "references": "NDVI = (nir - red) / (nir + red), B08 and B04, BOA offset applied for each item",
         "attribution": f"Contains modified Copernicus Sentinel data {_years(plan)}",
         "zarr_conventions": list(CONVENTIONS),
         "proj:code": f"EPSG:{epsg}",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from ndvi_scale.errors import ConfigError, IncompleteRunError, NdviScaleError, StoreError
+from ndvi_scale.errors import ConfigError, IncompleteRunError, NdviScaleError, ReadError, StoreError
 
 if TYPE_CHECKING:
     import pystac
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
     from ndvi_scale.batch import RunReport
     from ndvi_scale.config import RunConfig
+    from ndvi_scale.estimate import Estimate
     from ndvi_scale.plan import Plan
+    from ndvi_scale.readers import Reader
     from ndvi_scale.store import Store
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -125,22 +127,19 @@ def run(**flags: Any) -> None:
         batch.check_ours(store)
     else:
         plan = batch.begin(store, job.config)
-    resumed = plan is not None
-    plan = plan or job.build_plan()
-    if flags["overwrite"]:
-        store.delete()
-    _run(plan, store, flags, resumed=resumed)
+    _run(plan or job.build_plan(), store, flags, resumed=plan is not None)
 
 
 def _run(plan: Plan, store: Store, flags: Mapping[str, Any], *, resumed: bool) -> None:
     from ndvi_scale import batch, report
-    from ndvi_scale.estimate import estimate_plan
     from ndvi_scale.readers import open_reader
 
     console = _console()
     reader = open_reader(flags["reader"])
     in_flight = _in_flight(plan, flags)
-    estimate = None if resumed else estimate_plan(plan, reader)
+    estimate = None if resumed else _estimate(plan, reader)
+    if flags.get("overwrite"):
+        store.delete()  # last: whatever can be refused was refused before
     console.print(report.plan_table(plan, estimate, in_flight))
     already = batch.read_report(plan, store).done if resumed else 0
     if resumed:
@@ -161,6 +160,17 @@ def _run(plan: Plan, store: Store, flags: Mapping[str, Any], *, resumed: bool) -
     if flags.get("png"):
         _draw(store, flags["png"], console)
     _conclude(outcome, store, console)
+
+
+def _estimate(plan: Plan, reader: Reader) -> Estimate | None:
+    from ndvi_scale.estimate import estimate_plan
+
+    try:
+        return estimate_plan(plan, reader)
+    except ReadError:
+        if plan.config.on_error == "raise":
+            raise
+        return None
 
 
 def _conclude(outcome: RunReport, store: Store, console: Console) -> None:
@@ -195,7 +205,6 @@ def _draw(store: Store, path: str, console: Console) -> None:
 def plan(**flags: Any) -> None:
     """Show what a run would read, compute and write, and what it would cost."""
     from ndvi_scale import batch, ledger, report
-    from ndvi_scale.estimate import estimate_plan
     from ndvi_scale.readers import open_reader
 
     job = _job(flags)
@@ -203,7 +212,7 @@ def plan(**flags: Any) -> None:
     if store is not None:
         batch.begin(store, job.config)
     built = job.build_plan()
-    estimate = estimate_plan(built, open_reader(flags["reader"]))
+    estimate = _estimate(built, open_reader(flags["reader"]))
     if flags["as_json"]:
         click.echo(json.dumps(report.plan_json(built, estimate), indent=1))
     else:
@@ -459,3 +468,8 @@ def main() -> None:
             raise
         click.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if "--traceback" in sys.argv:
+            raise
+        click.echo(f"Error: {error.filename or 'the system'}: {error.strerror or error}: check the path", err=True)
+        sys.exit(StoreError.exit_code)

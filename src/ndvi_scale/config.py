@@ -15,6 +15,7 @@ from shapely.geometry import shape
 
 from ndvi_scale.aoi import Aoi, Area, parse_bbox, read_aoi
 from ndvi_scale.errors import ConfigError
+from ndvi_scale.kernels import MAX_DN
 from ndvi_scale.sentinel2 import MASKS, parse_mask
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class RunConfig:
         for name, kind in _TYPES.items():
             _check_type(name, getattr(self, name), kind)
         _check_chunk(self.chunk)
+        if self.offset is not None and abs(self.offset) > MAX_DN:
+            raise ConfigError(f"offset {self.offset} is no BOA offset: give DN, such as 0 or -1000")
         _check_choice("out-of-range", self.out_of_range, get_args(OutOfRange))
         _check_choice("on-error", self.on_error, get_args(OnError))
         _check_choice("dtype", self.dtype, get_args(OutputType))

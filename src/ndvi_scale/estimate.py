@@ -139,7 +139,7 @@ def _bytes_a_pixel(plan: Plan) -> float:
 
 def parse_size(text: str) -> int:
     """``"4GB"``, ``"512 MiB"`` or ``"1e9"`` in bytes. Raises ConfigError."""
-    match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([kKMGT]?)(i?)B?\s*", text)
+    match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([kMGT]?)(i?)B?\s*", text, re.IGNORECASE)
     try:
         number = float(match[1]) if match else 0.0
     except ValueError:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from ndvi_scale.catalog import shown
 from ndvi_scale.errors import ItemError
 from ndvi_scale.granules import Asset, Granule, scl_factor
 from ndvi_scale.kernels import cpu
@@ -68,10 +69,10 @@ def read_granule(granule: Granule, geobox: GeoBox, reader: Reader) -> GranuleWin
 def _expect(data: NDArray[Any], dtype: type[T], item_id: str, asset: Asset) -> NDArray[T]:
     if data.dtype != dtype:
         raise ItemError(
-            f"{asset.href} of item {item_id} holds {data.dtype}, Sentinel-2 L2A has {np.dtype(dtype)} there: "
+            f"{shown(asset.href)} of item {item_id} holds {data.dtype}, Sentinel-2 L2A {np.dtype(dtype)}: "
             "the item points to another product",
             item_id=item_id,
-            asset=asset.href,
+            asset=shown(asset.href),
         )
     return data
 

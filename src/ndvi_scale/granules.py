@@ -16,6 +16,7 @@ from pyproj.exceptions import CRSError
 
 from ndvi_scale import sentinel2
 from ndvi_scale.errors import ItemError
+from ndvi_scale.kernels import MAX_DN
 from ndvi_scale.lattice import corner
 
 if TYPE_CHECKING:
@@ -91,8 +92,19 @@ def granule_from_item(item: pystac.Item, offset: int | None = None) -> Granule:
     """What NDVI needs to know of an item; `offset` (DN) overrides what the item says.
 
     Raises ItemError when an asset, its projection fields or the baseline are missing, or when the grids of
-    red, nir and SCL do not nest.
+    red, nir and SCL do not nest, or when a field makes no sense.
     """
+    try:
+        return _granule(item, offset)
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+        raise ItemError(
+            f"item {item.id} has a field that makes no sense ({type(error).__name__}: {error}): mend the item, "
+            "leave it out, or use on-error = skip",
+            item_id=item.id,
+        ) from error
+
+
+def _granule(item: pystac.Item, offset: int | None) -> Granule:
     properties = item.properties
     keys, missing = sentinel2.find_asset_keys(item.assets)
     if missing:
@@ -140,6 +152,13 @@ def _asset(item: pystac.Item, band: str, key: str, override: int | None) -> Asse
             raise ItemError(
                 f"item {item.id} gives no processing baseline ({', '.join(sentinel2.BASELINE_KEYS)}): "
                 "whether its DN carry the BOA offset cannot be known; give the offset (0 or -1000)",
+                item_id=item.id,
+                asset=key,
+            )
+        if abs(resolved.dn) > MAX_DN:
+            raise ItemError(
+                f"item {item.id}, asset {key!r}: an offset of {resolved.dn} DN ({resolved.evidence}) cannot be; "
+                "give the offset (0 or -1000)",
                 item_id=item.id,
                 asset=key,
             )

@@ -13,7 +13,7 @@ from dask.array.core import normalize_chunks
 
 from ndvi_scale import cf
 from ndvi_scale.errors import ConfigError
-from ndvi_scale.kernels import CODE_SCALE, FILL_CODE, USE, cpu
+from ndvi_scale.kernels import CODE_SCALE, FILL_CODE, MAX_DN, USE, cpu
 from ndvi_scale.lattice import Region
 from ndvi_scale.readers import Reader, open_reader
 from ndvi_scale.region import compute_region, merged_bands
@@ -29,6 +29,9 @@ _BAND_NAMES: Final = {
     "nir": "surface reflectance, B08",
     "scl": "scene classification",
 }
+
+BRIGHTEST: Final = 10.0
+"""No reflectance comes near this, and hardly a DN lies below."""
 
 _Chunk = Callable[["Plan", Region, Reader], "NDArray[Any]"]
 
@@ -137,6 +140,8 @@ def compute_ndvi(
     """
     masked = not (isinstance(mask, str) and mask == "none")
     chosen = _checked_bands(bands, ("red", "nir", "scl") if masked else ("red", "nir"))
+    if offset is not None and (not isinstance(offset, int) or abs(offset) > MAX_DN):
+        raise ConfigError(f"offset {offset!r} is no BOA offset: give whole DN, such as 0 or -1000")
     if out_of_range not in ("mask", "clip"):
         raise ConfigError(f"out-of-range {out_of_range!r} is unknown: give one of mask, clip")
     dropped = MASKS["default"] if mask is None else parse_mask(mask)
@@ -222,6 +227,11 @@ def _from_reflectance(
 ) -> NDArray[np.float32]:
     del offset
     finite = np.isfinite(red) & np.isfinite(nir)
+    largest = max(np.abs(band, where=finite, out=np.zeros(band.shape)).max(initial=0) for band in (red, nir))
+    if largest > BRIGHTEST:
+        raise ConfigError(
+            f"reflectance of {largest:g} found: these look like DN; give them as uint16, with their offset"
+        )
     rho_red, rho_nir = (np.where(finite, band, 0).astype(np.float64) for band in (red, nir))
     total, difference = rho_nir + rho_red, rho_nir - rho_red
     valid = (total > 0) & ((table[scl] & USE) != 0)

@@ -34,10 +34,12 @@ FLUSH_SECONDS: Final = 2.0
 
 
 def save_plan(store: Store, plan: Plan) -> None:
-    """Freeze the plan beside the store, `plan.json` last. Raises StoreError if another one is there."""
+    """Freeze the plan beside the store, `plan.json` last; replaces nothing. Raises StoreError for another one."""
     for name, data in encode_plan(plan).items():
-        if not store.put_state(name, data, create=name == PLAN):
-            raise StoreError(f"{store.url} has got a plan from another run meanwhile: give another output")
+        if not store.put_state(name, data, create=True) and store.get_state(name) != data:
+            raise StoreError(
+                f"{store.url} has got a plan from another run meanwhile: give another output, or --overwrite"
+            )
 
 
 def load_plan(store: Store) -> Plan | None:

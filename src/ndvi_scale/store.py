@@ -8,9 +8,7 @@ objects, put at once, created only if absent where that is asked for.
 from __future__ import annotations
 
 import os
-import re
-import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -33,9 +31,6 @@ STATE_SUFFIX: Final = ".run"
 CLIENT_OPTIONS: Final = ("allow_http", "connect_timeout", "timeout", "proxy_url")
 """Storage options of the connection; all others are S3's. Among S3's they would work, but a store with such a key
 cannot be pickled (obstore#755)."""
-STAGED: Final = re.compile(r"#\d+$")
-"""Names of half-put local objects: obstore stages a put under such a name and renames it. A killed run can
-leave one behind; nothing ever reads it."""
 
 
 class _Root(Protocol):
@@ -65,7 +60,10 @@ class _Folder:
         return LocalStore(self.path, mkdir=True)
 
     def clean(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
+        # Only what is empty: a file that object stores do not list, such as one of a half-done put, stays.
+        for folder, _, _ in os.walk(self.path, topdown=False):
+            with suppress(OSError):
+                Path(folder).rmdir()
 
 
 @dataclass(frozen=True)
@@ -177,13 +175,14 @@ def brief(error: Exception) -> str:
     return str(error).partition("\n")[0].strip() or type(error).__name__
 
 
-def open_store(url: str, options: Mapping[str, str] | None = None) -> Store:
+def open_store(url: str | os.PathLike[str], options: Mapping[str, str] | None = None) -> Store:
     """The store at a path, ``file://`` or ``s3://bucket/prefix`` URL; creates nothing and asks nothing yet.
 
     `options`: for S3 those of obstore's S3Store (``endpoint``, ``region``, ``access_key_id``,
     ``skip_signature``, …); what is not given comes from the AWS environment variables. Raises StoreError for
     an unknown scheme or option, a bucket without a prefix, or a local path that cannot be written.
     """
+    url = os.fspath(url)
     parts = urlsplit(url)
     if parts.scheme in ("", "file"):
         path = Path(parts.path if parts.scheme == "file" else url).expanduser().absolute()

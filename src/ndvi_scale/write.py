@@ -49,12 +49,12 @@ def create_template(store: Store, plan: Plan) -> None:
         MARKER: {"version": version("ndvi-scale"), "plan": plan.id, "config": plan.config.as_dict()},
         "status": "incomplete",
     }
-    group = zarr.create_group(
-        store.zarr(), zarr_format=plan.config.zarr_format, attributes=attributes, overwrite=True
-    )
+    # Nothing is deleted here, ever: two drivers that begin at once must not wipe each other's regions.
+    group = zarr.open_group(store.zarr(), mode="a", zarr_format=plan.config.zarr_format, use_consolidated=False)
+    group.attrs.put(attributes)
     for name, variable in cf.coordinates(plan).items():
         if variable.values is not None:
-            array = _create(group, name, variable.dims, variable.values, attrs=variable.attrs)
+            array: Any = group[name] if name in group else _create(group, name, variable)
             array[...] = variable.values
     _create_ndvi(group, plan)
     _consolidate(store, plan.config.zarr_format)
@@ -67,16 +67,15 @@ def _has_template(store: Store) -> bool:
         return False
 
 
-def _create(
-    group: zarr.Group, name: str, dims: tuple[str, ...], like: NDArray[Any], *, attrs: Mapping[str, Any]
-) -> zarr.Array[Any]:
+def _create(group: zarr.Group, name: str, variable: cf.Variable) -> zarr.Array[Any]:
+    like = np.asarray(variable.values)
     return group.create_array(
         name,
         shape=like.shape,
         dtype=like.dtype,
         chunks=like.shape,
         fill_value=None if group.metadata.zarr_format == cf.ZARR_V2 else 0,
-        **_named(group, dims, attrs),
+        **_named(group, variable.dims, variable.attrs),
     )
 
 
@@ -113,6 +112,13 @@ def _named(group: zarr.Group, dims: tuple[str, ...], attrs: Mapping[str, Any]) -
 def open_arrays(store: Store) -> Mapping[str, zarr.Array[Any]]:
     """The variables that regions fill, by name, open for writing."""
     return {"ndvi": _group(store, "r+")["ndvi"]}  # pyright: ignore[reportReturnType]
+
+
+def object_name(plan: Plan, region: Region) -> str:
+    """Name, under the group's URL, of the object that holds a region's NDVI."""
+    if plan.config.zarr_format == cf.ZARR_V2:
+        return f"ndvi/{region.layer}.{region.iy}.{region.ix}"
+    return f"ndvi/c/{region.layer}/{region.iy}/{region.ix}"
 
 
 def write_region(

@@ -12,6 +12,7 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterWindow
 
+from ndvi_scale.catalog import shown
 from ndvi_scale.errors import ReadError
 from ndvi_scale.readers import CACHE_BYTES, OPEN_FILES, Layout, Traffic, block_runs, touched_blocks
 
@@ -132,20 +133,21 @@ def _check_grid(item_id: str, asset: Asset, source: rasterio.DatasetReader) -> N
 
 def _another_file(item_id: str, asset: Asset, what: str) -> ReadError:
     return ReadError(
-        f"item {item_id} does not describe this file, {asset.href}: {what}. Leave the item out, or use "
+        f"item {item_id} does not describe this file, {shown(asset.href)}: {what}. Leave the item out, or use "
         "on-error = skip",
         item_id=item_id,
-        asset=asset.href,
+        asset=shown(asset.href),
     )
 
 
 def _unreadable(item_id: str, asset: Asset, error: Exception) -> ReadError:
-    text = " ".join(str(error).split())
+    # GDAL's reason stands behind rasterio's; the query of a URL may hold a signature, which is nobody's business.
+    text = " ".join(str(error.__cause__ or error).split()).rstrip(".").replace(asset.href, shown(asset.href))
     return ReadError(
-        f"cannot read {asset.href} of item {item_id}: {text}. Run again if the origin was away for a while; "
+        f"cannot read {shown(asset.href)} of item {item_id}: {text}. Run again if the origin was away for a while; "
         "use on-error = skip to leave unreadable items out with a record",
         item_id=item_id,
-        asset=asset.href,
+        asset=shown(asset.href),
     )
 
 
