@@ -71,7 +71,7 @@ def drawn(store: Store) -> Figure:
     return figure
 
 
-@pytest.mark.parametrize("layers", [1, 5, pytest.param(15, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("layers", [1, *(pytest.param(count, marks=pytest.mark.slow) for count in (5, 15))])
 def test_a_picture(tmp_path: Path, layers: int) -> None:
     save_quicklook(cube_of(tmp_path, some_codes(layers)), tmp_path / "look.png")
     width, height = dimensions(tmp_path / "look.png")
