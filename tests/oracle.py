@@ -89,13 +89,19 @@ def granule_codes(item: pystac.Item, rules: Rules) -> np.ndarray:
 
 
 def cube(
-    items: Sequence[pystac.Item], grid: Grid, days: Sequence[dt.date], aoi: shapely.Geometry | None, rules: Rules
+    items: Sequence[pystac.Item],
+    grid: Grid,
+    days: Sequence[dt.date],
+    aoi: shapely.Geometry | None,
+    rules: Rules,
+    *,
+    latest_first: bool = False,
 ) -> np.ndarray:
-    """Codes of every layer, shape (days, height, width)."""
+    """Codes of every layer, shape (days, height, width); `latest_first` turns the order of the mosaic round."""
     out = np.full((len(days), grid.height, grid.width), FILL, np.int16)
     lost = superseded(items)
     chosen = [i for i in items if i.id not in lost and i.properties["proj:epsg"] == grid.epsg]
-    for item in sorted(chosen, key=lambda i: (i.datetime, i.id)):
+    for item in sorted(chosen, key=lambda i: (i.datetime, i.id), reverse=latest_first):
         day = _solar_day(item, grid)
         if day not in days:
             continue

@@ -196,3 +196,18 @@ def test_a_real_tile_with_offset_equals_the_oracle(real_data: Path, tmp_path: Pa
     truth = expected(plan, items)
     np.testing.assert_array_equal(batch(plan, tmp_path / "ndvi.zarr"), truth)
     np.testing.assert_array_equal(lazy(plan), truth)
+
+
+def test_the_law_where_granules_disagree(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Two granules of a day agree where they overlap; with one's bands swapped, the order of the mosaic shows."""
+    items = search_items(sandbox.items)
+    for item in items:
+        if "31TCH" in item.id:
+            red, nir = item.assets["red"], item.assets["nir"]
+            red.href, nir.href = nir.href, red.href
+    plan = build_plan(items, RunConfig(crs="EPSG:32631", chunk=96, offset=0))
+    truth = expected(plan, items)
+    np.testing.assert_array_equal(batch(plan, tmp_path / "ndvi.zarr"), truth)
+    np.testing.assert_array_equal(lazy(plan), truth)
+    turned = oracle.cube(items, grid_of(plan), list(plan.days), None, oracle.Rules(offset=0), latest_first=True)
+    assert (turned != truth).any()
