@@ -45,10 +45,10 @@ CONVENTIONS: Final = (
 
 @dataclass(frozen=True)
 class Variable:
-    """One array of the cube: dimensions, values (None for what regions fill) and attributes."""
+    """One coordinate of the cube: dimensions, values and attributes."""
 
     dims: tuple[str, ...]
-    values: NDArray[Any] | None
+    values: NDArray[Any]
     attrs: dict[str, Any]
 
 
@@ -116,9 +116,9 @@ def ndvi_attributes(dtype: str) -> dict[str, Any]:
     }
 
 
-def encoded_fill(dtype: str, zarr_format: int) -> int | float | str:
-    """``_FillValue`` as xarray writes it: a number, or in Zarr v3 the base64 of a double for floats."""
-    if dtype == "int16" or zarr_format == ZARR_V2:
+def encoded_fill(dtype: str) -> int | float | str:
+    """``_FillValue`` as xarray writes it in Zarr v3: a number, and for floats the base64 of a double."""
+    if dtype == "int16":
         return fill_of(dtype)
     return base64.standard_b64encode(struct.pack("<d", fill_of(dtype))).decode()
 

@@ -70,7 +70,7 @@ def estimate_plan(plan: Plan, reader: Reader) -> Estimate:
     pixels = 0
     for region in plan.regions():
         geobox = plan.region_geobox(region)
-        pixels += geobox.shape.y * geobox.shape.x
+        pixels += plan.region_pixels(region)
         for granule in plan.granules_of(region):
             traffic += _granule_traffic(granule, native_window(geobox, granule.red.geobox), layouts)
     headers = 3 * len(plan.granules)

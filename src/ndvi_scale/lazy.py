@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import dask.array as da
@@ -151,7 +152,7 @@ def compute_ndvi(
         red,
         nir,
         chosen.get("scl", xr.zeros_like(red, dtype=np.uint8)),
-        kwargs={"table": scl_table(dropped), "offset": offset or 0, "clip": out_of_range == "clip"},
+        kwargs={"table": scl_table(dropped), "clip": out_of_range == "clip"},
         dask="parallelized",
         output_dtypes=[np.float32],
         keep_attrs=True,  # or the coordinates lose theirs, and with them the CRS
@@ -199,7 +200,7 @@ def _kernel(dtype: np.dtype[Any], offset: int | None) -> Callable[..., NDArray[n
         raise ConfigError(f"red is {dtype}: give DN as uint16, or reflectance as floats")
     if offset is None:
         raise ConfigError("offset not given: DN need 0 (before baseline 04.00, or already applied) or -1000")
-    return _from_dn
+    return partial(_from_dn, offset=offset)
 
 
 def _from_dn(
@@ -222,10 +223,8 @@ def _from_reflectance(
     scl: NDArray[Any],
     *,
     table: NDArray[np.uint8],
-    offset: int,
     clip: bool,
 ) -> NDArray[np.float32]:
-    del offset
     finite = np.isfinite(red) & np.isfinite(nir)
     largest = max(np.abs(band, where=finite, out=np.zeros(band.shape)).max(initial=0) for band in (red, nir))
     if largest > BRIGHTEST:

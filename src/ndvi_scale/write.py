@@ -40,7 +40,7 @@ def create_template(store: Store, plan: Plan) -> None:
     """Write every object of the cube but its pixels; says ``status: incomplete``. Does nothing if it is there.
 
     The pixels' array is made after all others, so where it is missing no pixel was written, and what a killed
-    run left of a template may be replaced. Raises StoreError when the location cannot be written.
+    run left of a template is completed. Raises StoreError when the location cannot be written.
     """
     if _has_template(store):
         return
@@ -53,9 +53,8 @@ def create_template(store: Store, plan: Plan) -> None:
     group = zarr.open_group(store.zarr(), mode="a", zarr_format=plan.config.zarr_format, use_consolidated=False)
     group.attrs.put(attributes)
     for name, variable in cf.coordinates(plan).items():
-        if variable.values is not None:
-            array: Any = group[name] if name in group else _create(group, name, variable)
-            array[...] = variable.values
+        array: Any = group[name] if name in group else _create(group, name, variable)
+        array[...] = variable.values
     _create_ndvi(group, plan)
     _consolidate(store, plan.config.zarr_format)
 
@@ -68,7 +67,7 @@ def _has_template(store: Store) -> bool:
 
 
 def _create(group: zarr.Group, name: str, variable: cf.Variable) -> zarr.Array[Any]:
-    like = np.asarray(variable.values)
+    like = variable.values
     return group.create_array(
         name,
         shape=like.shape,
@@ -81,9 +80,9 @@ def _create(group: zarr.Group, name: str, variable: cf.Variable) -> zarr.Array[A
 
 def _create_ndvi(group: zarr.Group, plan: Plan) -> None:
     dtype, zarr_format = plan.config.dtype, plan.config.zarr_format
-    attrs = {**cf.ndvi_attributes(dtype), "_FillValue": cf.encoded_fill(dtype, zarr_format)}
-    if zarr_format == cf.ZARR_V2:
-        del attrs["_FillValue"]
+    attrs = cf.ndvi_attributes(dtype)
+    if zarr_format != cf.ZARR_V2:  # there xarray takes it from the array's own fill value
+        attrs["_FillValue"] = cf.encoded_fill(dtype)
     group.create_array(
         "ndvi",
         shape=plan.shape,
