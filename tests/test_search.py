@@ -12,6 +12,7 @@ from ndvi_scale.aoi import Aoi, parse_bbox
 from ndvi_scale.errors import ConfigError, EmptySearchError, SearchError
 from ndvi_scale.item_files import load_items
 from ndvi_scale.search import search_items
+from ndvi_scale.sources import Source
 from stac import COLLECTION, HOME, Json, box, collection_of, days, item, says, scripted_api, write
 
 if TYPE_CHECKING:
@@ -207,7 +208,7 @@ def test_unknown_catalogs_are_told(catalog: str, parts: tuple[str, ...]) -> None
 
 def test_known_source_brings_its_collection(monkeypatch: pytest.MonkeyPatch) -> None:
     with scripted_api() as api:
-        monkeypatch.setitem(search.SOURCES, "scripted", search.Source(api.url, COLLECTION, "a test"))
+        monkeypatch.setitem(search.SOURCES, "scripted", Source(api.url, (COLLECTION,), "a test"))
         api.collections = ["a", "b", COLLECTION]
         for catalog in ("scripted", api.url, f"{api.url}/"):
             assert days(search_items(catalog)) == [1, 2, 3, 4, 5]

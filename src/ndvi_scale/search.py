@@ -12,7 +12,6 @@ import logging
 import math
 import re
 from collections import Counter
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +32,7 @@ from ndvi_scale.catalog import (
 )
 from ndvi_scale.errors import ConfigError, EmptySearchError, SearchError
 from ndvi_scale.interval import parse_interval
+from ndvi_scale.sources import SOURCES
 from ndvi_scale.stac_api import Api, Wanted, api_items
 
 if TYPE_CHECKING:
@@ -46,26 +46,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _PERCENT = 100
-
-
-@dataclass(frozen=True)
-class Source:
-    """A public STAC API known by name."""
-
-    url: str
-    """The landing page."""
-    collection: str
-    """The collection searched when none is given."""
-    description: str
-
-
-SOURCES: dict[str, Source] = {
-    "earth-search": Source(
-        url="https://earth-search.aws.element84.com/v1",
-        collection="sentinel-2-l2a",
-        description="Earth Search by Element 84: Sentinel-2 L2A as COGs on AWS, no account",
-    ),
-}
 
 
 def search_items(
