@@ -47,10 +47,13 @@ class ReadError(NdviScaleError):
 
     exit_code = 6
 
-    def __init__(self, message: str, *, item_id: str, asset: str) -> None:
+    def __init__(self, message: str, *, item_id: str, asset: str, permanent: bool = False) -> None:
         super().__init__(message)
         self.item_id = item_id
         self.asset = asset
+        self.permanent = permanent
+        """Whether another try would fail as well: absent, another format or grid, cut or corrupt. Not so for what
+        may be over tomorrow: a time-out, a server that is busy or refuses, a name that is not found."""
 
 
 class StoreError(NdviScaleError):

@@ -16,6 +16,7 @@ from pyproj.exceptions import CRSError
 
 from ndvi_scale import sentinel2
 from ndvi_scale.errors import ItemError
+from ndvi_scale.hrefs import REFUSED, refusal, unsigned
 from ndvi_scale.kernels import MAX_DN
 from ndvi_scale.lattice import corner
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 SAME_PASS = dt.timedelta(seconds=60)
 """Granules of one tile and platform without a datatake id belong together when sensed this close: one tile
 passes under the instrument in about 15 s, and the next orbit comes 100 minutes later."""
+
+ZONE_PIXELS = (1_000_000, 100_000)
+"""Rows and columns of 10 m that a UTM zone has: 10,000 km from the equator to the pole, 1000 km of easting."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,7 @@ def _sensing_time(item: pystac.Item) -> dt.datetime:
 
 def _asset(item: pystac.Item, band: str, key: str, override: int | None) -> Asset:
     asset = item.assets[key]
+    href = _readable_href(item, key)
     media_type = asset.media_type or ("image/jp2" if asset.href.lower().endswith(".jp2") else "")
     fields: Mapping[str, Any] = {"type": media_type, **asset.extra_fields}
     offset = sentinel2.Offset(0, "a class, not a reflectance")
@@ -164,12 +169,27 @@ def _asset(item: pystac.Item, band: str, key: str, override: int | None) -> Asse
             )
         offset = resolved
     return Asset(
-        href=asset.get_absolute_href() or asset.href,
+        href=href,
         geobox=_native_geobox(item, key, fields),
         media_type=media_type,
         offset=offset.dn,
         evidence=offset.evidence,
     )
+
+
+def _readable_href(item: pystac.Item, key: str) -> str:
+    """Absolute and unsigned. Raises ItemError where it may not be read, here or when the item was found."""
+    asset = item.assets[key]
+    why = asset.extra_fields.get(REFUSED)
+    href = "" if why else unsigned(asset.get_absolute_href() or asset.href)
+    if why := why or refusal(href, remote=False):
+        raise ItemError(
+            f"item {item.id}, asset {key!r}: {why}. Leave the item out, use on-error = skip, or download the file "
+            "and its item",
+            item_id=item.id,
+            asset=key,
+        )
+    return href
 
 
 def _native_geobox(item: pystac.Item, key: str, fields: Mapping[str, Any]) -> GeoBox:
@@ -194,6 +214,8 @@ def _native_geobox(item: pystac.Item, key: str, fields: Mapping[str, Any]) -> Ge
         )
     try:
         height, width = (int(n) for n in shape)
+        if not (0 < height <= ZONE_PIXELS[0] and 0 < width <= ZONE_PIXELS[1]):
+            raise ValueError(f"a UTM zone holds at most {ZONE_PIXELS[0]} x {ZONE_PIXELS[1]} pixels of 10 m")
         affine = Affine(*(float(n) for n in transform[:6]))
         return GeoBox((height, width), affine, code if isinstance(code, str) else f"EPSG:{code}")
     except (TypeError, ValueError, CRSError) as error:

@@ -19,6 +19,7 @@ from ndvi_scale.catalog import (
     web_session,
 )
 from ndvi_scale.errors import ConfigError, SearchError
+from ndvi_scale.hrefs import REFUSED, unsigned_fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 def save_items(items: Iterable[pystac.Item], path: str | Path) -> None:
     """Write an item collection (.json, .geojson) or stac-geoparquet (.parquet).
 
-    Asset hrefs are absolute, but relative for files below the folder of `path`, so that it can move whole.
+    Asset hrefs are absolute, but relative for files below the folder of `path`, so that it can move whole. No
+    href keeps a signature, user or password.
     Raises ConfigError for another extension, SearchError when Parquet cannot hold the items.
     """
     path = Path(path)
@@ -69,8 +71,10 @@ def _portable(item: pystac.Item, path: Path) -> Json:
     feature["links"] = [link for link in feature["links"] if is_url(str(link["href"]))]
     folder = Path(absolute_path(path)).parent
     for key, asset in item.assets.items():
+        if asset.extra_fields.get(REFUSED):
+            continue
         href = asset.get_absolute_href() or asset.href
         if "://" not in href and Path(href).is_relative_to(folder):
             href = f"./{Path(href).relative_to(folder).as_posix()}"
         feature["assets"][key]["href"] = href
-    return feature
+    return unsigned_fields(feature)

@@ -94,7 +94,7 @@ def api_items(api: Api, wanted: Wanted) -> Iterator[pystac.Item]:
         seen |= keys
         for feature in page["features"]:
             own = [link["href"] for link in links_of(feature, href) if link.get("rel") == "self"]
-            yield to_item(feature, own[0] if own else href)
+            yield to_item(feature, own[0] if own else href, origin=api.url)
     if not seen and collection not in (offered := _collections(api)):
         raise SearchError(f"{shown(api.url)}: there is no collection {collection!r}. {_offer(offered)}")
 
