@@ -171,18 +171,19 @@ class _Token:
 
 
 class TokenCache:
-    """SAS tokens by account and container, shared by all threads: one request where many need the same one."""
+    """SAS tokens by endpoint, account and container, for all threads: one request where many need the same one."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._locks: dict[tuple[str, str], threading.Lock] = {}
-        self._tokens: dict[tuple[str, str], _Token] = {}
+        self._locks: dict[tuple[str, str, str], threading.Lock] = {}
+        self._tokens: dict[tuple[str, str, str], _Token] = {}
 
     def token(self, rule: Access, href: str, refused: str = "") -> str:
         """The query that signs a blob's href. Raises OSError when the endpoint gives none."""
         parts = urlsplit(href)
         account, container = (parts.hostname or "").partition(".")[0], parts.path.lstrip("/").partition("/")[0]
-        place = account, container
+        endpoint = (os.environ.get("PC_SDK_SAS_URL") or rule.token_url).rstrip("/")
+        place = endpoint, account, container
         with self._lock:
             lock = self._locks.setdefault(place, threading.Lock())
         with lock:
@@ -191,7 +192,7 @@ class TokenCache:
                 fresh = now < known.renewed and known.query != refused
                 if fresh or now - known.since < YOUNG_S:
                     return known.query
-            found = _new_token(rule, account, container)
+            found = _new_token(*place)
             self._tokens[place] = found
             return found.query
 
@@ -200,23 +201,22 @@ TOKENS: Final = TokenCache()
 """The tokens of this process."""
 
 
-def _new_token(rule: Access, account: str, container: str) -> _Token:
-    """Ask for a token, with the environment variables of Microsoft's SDK."""
+def _new_token(endpoint: str, account: str, container: str) -> _Token:
+    """Ask for a token, with the subscription key of Microsoft's SDK if there is one."""
     from obstore.auth.planetary_computer import PlanetaryComputerCredentialProvider
 
-    place = f"{account}/{container}"
     try:
         provider = PlanetaryComputerCredentialProvider(
             account_name=account,
             container_name=container,
             session=_token_session(),
-            sas_url=(os.environ.get("PC_SDK_SAS_URL") or rule.token_url).rstrip("/"),
+            sas_url=endpoint,
         )
         answer: dict[str, Any] = dict(provider())
     except ImportError as error:
         raise ConfigError(f"{error}: install it, or set PC_SDK_SUBSCRIPTION_KEY (it may be empty)") from None
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ConnectionError(f"no token for {place} of {rule.name}: {_brief(error)}") from None
+        raise ConnectionError(f"no token for {account}/{container} from {endpoint}: {_brief(error)}") from None
     now = time.monotonic()
     life = (answer["expires_at"].astimezone(dt.UTC) - dt.datetime.now(dt.UTC)).total_seconds()
     return _Token(str(answer["sas_token"]).lstrip("?"), now, now + life - min(RENEW_S, RENEW_SHARE * life))

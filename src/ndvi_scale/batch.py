@@ -12,6 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ndvi_scale import ledger, write
+from ndvi_scale.access import require_keys
 from ndvi_scale.config import RunConfig, config_differences
 from ndvi_scale.errors import NdviScaleError, PlanMismatchError, StoreError
 from ndvi_scale.estimate import default_workers, regions_in_flight
@@ -133,9 +134,11 @@ def run_batch(
     `reader`: what reads the assets, rasterio by default. `in_flight`: by default what fits the free memory.
     Freezes the plan if the store has none; resumes from the ledger if it has. A region that fails is reported
     and the others go on; the store is then left ``incomplete``. `on_done` is called in this thread after each
-    region. Raises StoreError when the store itself fails, after noting what is done.
+    region. Raises ConfigError where keys to read with are missing, before anything is written, and StoreError when
+    the store itself fails, after noting what is done.
     """
     started = time.perf_counter()
+    require_keys(plan.hrefs())
     in_flight = in_flight or regions_in_flight(plan)
     _freeze(plan, store)
     write.create_template(store, plan)

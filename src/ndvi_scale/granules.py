@@ -213,9 +213,7 @@ def _native_geobox(item: pystac.Item, key: str, fields: Mapping[str, Any]) -> Ge
             asset=key,
         )
     try:
-        height, width = (int(n) for n in shape)
-        if not (0 < height <= ZONE_PIXELS[0] and 0 < width <= ZONE_PIXELS[1]):
-            raise ValueError(f"a UTM zone holds at most {ZONE_PIXELS[0]} x {ZONE_PIXELS[1]} pixels of 10 m")
+        height, width = _zone_shape(shape)
         affine = Affine(*(float(n) for n in transform[:6]))
         return GeoBox((height, width), affine, code if isinstance(code, str) else f"EPSG:{code}")
     except (TypeError, ValueError, CRSError) as error:
@@ -225,6 +223,14 @@ def _native_geobox(item: pystac.Item, key: str, fields: Mapping[str, Any]) -> Ge
             item_id=item.id,
             asset=key,
         ) from None
+
+
+def _zone_shape(shape: Any) -> tuple[int, int]:
+    """Rows and columns that a UTM zone can hold: what is beyond is refused before memory is asked for."""
+    height, width = (int(n) for n in shape)
+    if not (0 < height <= ZONE_PIXELS[0] and 0 < width <= ZONE_PIXELS[1]):
+        raise ValueError(f"a UTM zone holds at most {ZONE_PIXELS[0]} x {ZONE_PIXELS[1]} pixels of 10 m")
+    return height, width
 
 
 def _check_grids(item_id: str, assets: Mapping[str, Asset]) -> None:
