@@ -33,6 +33,9 @@ RENEW_SHARE: Final = 0.2
 YOUNG_S: Final = 1.0
 """A token younger than this is not what a server refuses: asking for another would ask for ever."""
 
+NOT_SIGNED: Final = "no token for"
+"""How the message begins where a token could not be had: what follows is about the endpoint, not the asset."""
+
 _TIMEOUT_S: Final = 30.0
 _TRIES_AGAIN: Final = 4
 
@@ -109,7 +112,7 @@ def require_keys(hrefs: Iterable[str]) -> None:
 
 def _keys(rule: Access) -> dict[str, str]:
     """The user's keys for a rule that wants them, from the environment."""
-    if rule.signing not in {"keys", "requester-pays"}:
+    if not rule.wants_keys:
         return {}
     missing = [name for name in rule.key_variables if not os.environ.get(name)]
     if missing:
@@ -135,7 +138,7 @@ def _s3_options(rule: Access | None) -> dict[str, str]:
         "AWS_REGION": rule.region or "us-east-1",
         "AWS_DEFAULT_REGION": rule.region or "us-east-1",
     }
-    if rule.signing in {"keys", "requester-pays"}:
+    if rule.wants_keys:
         options["AWS_NO_SIGN_REQUEST"] = "NO"
     if rule.signing == "requester-pays":
         options["AWS_REQUEST_PAYER"] = "requester"
@@ -216,7 +219,7 @@ def _new_token(endpoint: str, account: str, container: str) -> _Token:
     except ImportError as error:
         raise ConfigError(f"{error}: install it, or set PC_SDK_SUBSCRIPTION_KEY (it may be empty)") from None
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ConnectionError(f"no token for {account}/{container} from {endpoint}: {_brief(error)}") from None
+        raise ConnectionError(f"{NOT_SIGNED} {account}/{container} from {endpoint}: {_brief(error)}") from None
     now = time.monotonic()
     life = (answer["expires_at"].astimezone(dt.UTC) - dt.datetime.now(dt.UTC)).total_seconds()
     return _Token(str(answer["sas_token"]).lstrip("?"), now, now + life - min(RENEW_S, RENEW_SHARE * life))

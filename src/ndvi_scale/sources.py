@@ -49,6 +49,11 @@ class Access:
     """Where SAS tokens come from: ``{token_url}/{account}/{container}``."""
     limits: Limits = Limits()
 
+    @property
+    def wants_keys(self) -> bool:
+        """Whether reads are signed with the user's keys."""
+        return self.signing in {"keys", "requester-pays"}
+
     def covers(self, href: str) -> bool:
         """Whether an asset's href is at one of its places."""
         parts = urlsplit(href)

@@ -17,11 +17,12 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.session import Session
 
-from ndvi_scale.access import Opening, open_access
+from ndvi_scale.access import NOT_SIGNED, Opening, open_access
 from ndvi_scale.catalog import shown
 from ndvi_scale.errors import ReadError
 from ndvi_scale.readers import CACHE_BYTES, Layout, Traffic, block_runs, touched_blocks
 from ndvi_scale.readers.pacing import Pacer, pacer_of
+from ndvi_scale.sources import access_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -56,14 +57,14 @@ than there is."""
 
 _FAILURES: Final = (RasterioError, OSError, ValueError, RuntimeError)
 _QUERY: Final = re.compile(r"\?[^\s'\"`]*=[^\s'\"`]*")
-_STATUS: Final = re.compile(r"(?:HTTP response code: ?|HTTP error code ?: ?|response_code=)(\d+)")
+_STATUS: Final = re.compile(r"(?:HTTP response code(?: on \S+)?:? ?|HTTP error code ?: ?|response_code=)(\d{3})\b")
 _GONE: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
 _REFUSED: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 _S3_REFUSED: Final = re.compile(
     r"InvalidAccessKeyId|SignatureDoesNotMatch|AccessDenied|Access ?Denied|InvalidToken"
 )
 _S3_GONE: Final = re.compile(r"NoSuchKey|NoSuchBucket|does not exist in (?:bucket|the file system)")
-_NETWORK: Final = re.compile(r"CURL error|timed out|[Cc]onnection|resolve host|no token for|Permission denied")
+_NETWORK: Final = re.compile(r"CURL error|timed out|[Cc]onnection|resolve host|Permission denied")
 
 
 # Access
@@ -74,30 +75,28 @@ def with_access(item_id: str, asset: Asset, action: Callable[[Opening, Pacer], T
 
     A token that is refused is renewed, once. Raises ReadError for whatever GDAL says, ConfigError for missing keys.
     """
+    rule = access_of(asset.href)
+    if rule is not None and rule.wants_keys and threading.current_thread() is threading.main_thread():
+        # There, rasterio sets options for the whole process: another thread's reads would see the keys.
+        return _elsewhere().submit(_attempt, item_id, asset, action).result()
+    return _attempt(item_id, asset, action)
+
+
+def _attempt(item_id: str, asset: Asset, action: Callable[[Opening, Pacer], T]) -> T:
     opening, failure = None, None
     for _ in range(2):
         refused = opening.token if opening else ""
         try:
             opening = open_access(asset.href, refused)
-            return _run(opening, action)
+            pacer = pacer_of(opening.rule)
+            with pacer.connection(), environment(opening):
+                return action(opening, pacer)
         except _FAILURES as error:
             failure = _failure(error, opening, asset)
         if opening is None or not opening.token or failure.status not in _REFUSED:
             break
     assert failure is not None  # noqa: S101 - the loop returns or fails
     raise _unreadable(item_id, asset, failure)
-
-
-def _run(opening: Opening, action: Callable[[Opening, Pacer], T]) -> T:
-    def act() -> T:
-        pacer = pacer_of(opening.rule)
-        with pacer.connection(), environment(opening):
-            return action(opening, pacer)
-
-    if opening.keys and threading.current_thread() is threading.main_thread():
-        # There, rasterio sets options for the whole process: another thread's reads would see the keys.
-        return _elsewhere().submit(act).result()
-    return act()
 
 
 @functools.cache
@@ -299,7 +298,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _is_permanent(everything: str, statuses: Sequence[int], status: int | None, *, elsewhere: bool) -> bool:
-    if status is not None:
+    if status is not None and NOT_SIGNED not in everything:
         return status in _GONE
     if statuses or _NETWORK.search(everything):  # a status below 400 that failed: an answer that was cut
         return False
