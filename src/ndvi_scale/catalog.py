@@ -229,9 +229,12 @@ def to_item(feature: Json, base: str, *, own_file: bool = False, origin: str = "
 
 
 def _asset(asset: Json, base: str, *, remote: bool) -> Json:
-    href = absolute_href(asset["href"], base)
-    why = refusal(href, remote=remote)
-    return refused_asset(asset, f"{why}: {shown(href)}") if why else {**asset, "href": unsigned(href)}
+    try:
+        href = absolute_href(asset["href"], base)
+        why = refusal(href, remote=remote)
+        return refused_asset(asset, f"{why}: {shown(href)}") if why else {**asset, "href": unsigned(href)}
+    except ValueError as error:
+        return refused_asset(asset, f"an href is no URL ({error})")
 
 
 # The web, and what goes wrong there

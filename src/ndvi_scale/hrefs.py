@@ -108,7 +108,10 @@ def refusal(href: str, *, remote: bool) -> str:
     """
     if not href.isprintable() or "<" in href:
         return "an href holds control characters or markup"
-    scheme = urlsplit(href).scheme.lower() if "://" in href else ""
+    try:
+        scheme = urlsplit(href).scheme.lower() if "://" in href else ""
+    except ValueError as error:
+        return f"an href is no URL ({error})"
     path = unquote(urlsplit(href).path) if scheme == "file" else href
     if re.match(r"[\\/]+vsi", path, re.IGNORECASE):
         return "an href names one of GDAL's virtual file systems"
