@@ -10,7 +10,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 import rasterio
@@ -64,6 +64,7 @@ _S3_REFUSED: Final = re.compile(
     r"InvalidAccessKeyId|SignatureDoesNotMatch|AccessDenied|Access ?Denied|InvalidToken"
 )
 _S3_GONE: Final = re.compile(r"NoSuchKey|NoSuchBucket|does not exist in (?:bucket|the file system)")
+_FORMAT: Final = "not recognized as being in a supported file format"
 _NETWORK: Final = re.compile(r"CURL error|timed out|[Cc]onnection|resolve host|Permission denied")
 
 
@@ -83,20 +84,27 @@ def with_access(item_id: str, asset: Asset, action: Callable[[Opening, Pacer], T
 
 
 def _attempt(item_id: str, asset: Asset, action: Callable[[Opening, Pacer], T]) -> T:
-    opening, failure = None, None
-    for _ in range(2):
-        refused = opening.token if opening else ""
+    refused, again = "", False
+    while True:
+        opening = None
         try:
             opening = open_access(asset.href, refused)
             pacer = pacer_of(opening.rule)
-            with pacer.connection(), environment(opening):
+            with pacer.connection(), environment(opening, doubted=asset.href in _failed):
                 return action(opening, pacer)
         except _FAILURES as error:
             failure = _failure(error, opening, asset)
-        if opening is None or not opening.token or failure.status not in _REFUSED:
-            break
-    assert failure is not None  # noqa: S101 - the loop returns or fails
-    raise _unreadable(item_id, asset, failure)
+            _failed.add(asset.href)
+        if opening and opening.token and not refused and failure.status in _REFUSED:
+            refused = opening.token
+        elif failure.unexplained and not again:
+            again = True  # opening a file tells the status that reading from an open one does not
+        else:
+            raise _unreadable(item_id, asset, failure)
+
+
+_failed: Final[set[str]] = set()
+"""Hrefs that failed. GDAL remembers that a URL failed, and what a cut answer held: there it has to ask again."""
 
 
 @functools.cache
@@ -104,11 +112,15 @@ def _elsewhere() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, thread_name_prefix="ndvi-scale-keys")
 
 
-def environment(opening: Opening) -> rasterio.Env:
-    """GDAL's options for one asset, and its keys if it has any; never those of the surroundings."""
+def environment(opening: Opening, *, doubted: bool = False) -> rasterio.Env:
+    """GDAL's options for one asset, and its keys if it has any; never those of the surroundings.
+
+    What GDAL keeps of a `doubted` one is not used.
+    """
     _watch_logs()
     heard.clear()
-    return rasterio.Env(session=_Keys(opening.keys), **{**GDAL_OPTIONS, **opening.options})
+    doubts = {"CPL_VSIL_CURL_NON_CACHED": opening.path} if doubted else {}
+    return rasterio.Env(session=_Keys(opening.keys), **{**GDAL_OPTIONS, **opening.options, **doubts})
 
 
 class _Keys(Session):
@@ -125,15 +137,14 @@ class _Keys(Session):
 # Files
 
 
-def open_checked(opening: Opening, item_id: str, asset: Asset, **options: Any) -> rasterio.DatasetReader:
+def open_checked(opening: Opening, item_id: str, asset: Asset) -> rasterio.DatasetReader:
     """The file of an asset, opened as the one format that it may have, once it is what its item says.
 
     Left to guess, GDAL would follow a VRT to wherever it points.
     """
     driver = "JP2OpenJPEG" if "jp2" in asset.media_type else "GTiff"
     try:
-        with rasterio.Env(session=_Keys(opening.keys), **options):
-            source = rasterio.open(opening.path, driver=driver, sharing=False)
+        source = rasterio.open(opening.path, driver=driver, sharing=False)
     except NotGeoreferencedWarning as warning:  # where warnings are errors
         raise _another_file(item_id, asset, str(warning)) from None
     try:
@@ -214,6 +225,8 @@ class _Failure:
     status: int | None
     """The HTTP status that was the reason, if one was."""
     permanent: bool
+    unexplained: bool
+    """Whether nothing tells a network's failure from a broken file."""
     hint: str = ""
 
 
@@ -273,11 +286,13 @@ def _failure(error: BaseException, opening: Opening | None, asset: Asset) -> _Fa
     text = without_queries(told[0] if len(told) == 1 else _reason(error))
     if status is not None and str(status) not in text:
         text = f"{text} (HTTP status {int(status)})"
-    elsewhere = opening is None or opening.is_remote
+    remote = opening is None or opening.is_remote
+    known = status is not None or bool(statuses) or bool(_NETWORK.search(everything)) or _FORMAT in everything
     return _Failure(
         text=" ".join(text.split()).rstrip(".").replace(asset.href, shown(asset.href)),
         status=status,
-        permanent=_is_permanent(everything, statuses, status, elsewhere=elsewhere),
+        permanent=_is_permanent(everything, statuses, status, remote=remote),
+        unexplained=remote and not known,
         hint=_hint(status, opening),
     )
 
@@ -297,13 +312,13 @@ def _reason(error: BaseException) -> str:
     return str(error)
 
 
-def _is_permanent(everything: str, statuses: Sequence[int], status: int | None, *, elsewhere: bool) -> bool:
+def _is_permanent(everything: str, statuses: Sequence[int], status: int | None, *, remote: bool) -> bool:
     if status is not None and NOT_SIGNED not in everything:
         return status in _GONE
     if statuses or _NETWORK.search(everything):  # a status below 400 that failed: an answer that was cut
         return False
     # Where nobody listens to warnings, a network's failures cannot be told from a broken file.
-    return not elsewhere or logging.getLogger("rasterio._err").isEnabledFor(logging.WARNING)
+    return not remote or logging.getLogger("rasterio._err").isEnabledFor(logging.WARNING)
 
 
 def _hint(status: int | None, opening: Opening | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rasterio.windows import Window as RasterWindow
 
@@ -30,7 +30,6 @@ class RasterioReader:
     def __init__(self) -> None:
         self._local = threading.local()
         self._seen: set[str] = set()
-        self._failed: set[str] = set()
 
     def __reduce__(self) -> tuple[type[RasterioReader], tuple[()]]:
         """Open files stay where they were opened."""
@@ -66,11 +65,7 @@ class RasterioReader:
         if source is not None:  # under a token that is no longer the one to use
             del files[asset.href]
             source.close()
-        try:
-            source = open_checked(opening, item_id, asset, **self._doubts(opening, asset.href))
-        except Exception:
-            self._failed.add(asset.href)
-            raise
+        source = open_checked(opening, item_id, asset)
         files[asset.href] = opening.path, source
         if len(files) > OPEN_FILES:
             files.popitem(last=False)[1][1].close()
@@ -82,12 +77,7 @@ class RasterioReader:
         self._seen.add(href)
         return Traffic(requests=int(new))
 
-    def _doubts(self, opening: Opening, href: str) -> dict[str, Any]:
-        # GDAL remembers that a URL failed, and what a cut answer held: after a failure it has to ask again.
-        return {"CPL_VSIL_CURL_NON_CACHED": opening.path} if href in self._failed else {}
-
     def _forget(self, href: str) -> None:
-        self._failed.add(href)
         _, source = self._local.files.pop(href, ("", None))
         if source is not None:
             source.close()
