@@ -13,18 +13,21 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+import zarr
 
 import access_services
 import mirror
 import runs
-from ndvi_scale import RunConfig, build_plan, open_store, parse_bbox, search_items, sources
+from ndvi_scale import RunConfig, build_plan, ledger, open_store, parse_bbox, search_items, sources
 from ndvi_scale.errors import ItemError
+from test_cli import call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     import services
+    from ndvi_scale.store import Store
 
 
 @dataclass(frozen=True)
@@ -165,10 +168,20 @@ def codes_of(item: mirror.Json, world: World, case: Case, **settings: Any) -> tu
     store = open_store(str(world.folder / "ndvi.zarr"))
     report = runs.run(plan, store)
     assert not report.failed
-    import zarr
-
+    assert_unsigned(store, world.folder)
     cube = zarr.open_group(store.zarr(read_only=True), mode="r")["ndvi"][:]  # pyright: ignore[reportIndexIssue]
     return mirror.patch_of(np.asarray(cube), plan.lattice.geobox.affine, item), plan
+
+
+def assert_unsigned(store: Store, folder: Path) -> None:
+    """Nothing that signs, and no secret, in what a run leaves behind."""
+    stored = ledger.load_plan(store)
+    assert stored is not None
+    assert not any("?" in href or "@" in href for href in stored.hrefs())
+    written = [file for file in folder.glob("ndvi.zarr*/**/*") if file.is_file()]
+    assert len(written) > 5
+    for file in written:
+        assert not any(secret in file.read_bytes() for secret in (b"sig=", b"canary", b"right-key")), file
 
 
 @pytest.mark.slow
@@ -199,3 +212,20 @@ def test_without_baseline_the_offset_has_to_be_given(real_data: Path, world: Wor
     recorded = mirror.recorded(real_data / "stac" / case.file, case.item)
     with pytest.raises(ItemError, match="gives no processing baseline"):
         codes_of(recorded, world, replace(case, given=None))
+
+
+def test_missing_keys_stop_a_run_before_anything_is_written(
+    real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("CDSE_ACCESS_KEY_ID", raising=False)
+    monkeypatch.setenv("CDSE_SECRET_ACCESS_KEY", "canary")
+    case = CASES["CDSE, 05.11"]
+    item = mirror.recorded(real_data / "stac" / case.file, case.item)
+    path = mirror.save([item], tmp_path / "items.json")
+    out = tmp_path / "ndvi.zarr"
+    code = call("run", "--items", path, f"--bbox={mirror.bbox_of(item)}", "--out", out)
+    said = capsys.readouterr().err
+    assert code == 2, said
+    assert "CDSE_ACCESS_KEY_ID not set" in said.replace("\n", " ")
+    assert "canary" not in said
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["items.json"]
