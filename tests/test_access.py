@@ -189,6 +189,14 @@ def test_the_variables_of_microsofts_sdk(
     assert "secret" not in repr(opening)
 
 
+def test_a_token_never_goes_over_the_wire_in_the_clear(
+    azure: access_services.SasService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules(monkeypatch, planetary_computer={"hosts": ("tiles.example.org",), "token_url": azure.token_url})
+    opening = open_access("http://tiles.example.org/c/a.tif")
+    assert opening.path.startswith("/vsicurl/https://tiles.example.org/c/a.tif?st=")
+
+
 def test_an_endpoint_that_redirects_gets_no_subscription_key_sent_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PC_SDK_SUBSCRIPTION_KEY", CANARY)
     with (

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from ndvi_scale.errors import ConfigError
-from ndvi_scale.hrefs import unsigned
+from ndvi_scale.hrefs import is_remote, unsigned
 from ndvi_scale.sources import Access, access_of
 
 if TYPE_CHECKING:
@@ -86,6 +86,8 @@ def open_access(href: str, refused: str = "") -> Opening:
     options = _ANONYMOUS | _REDIRECTED | (_limit_options(rule) if rule else {})
     if scheme in {"http", "https"}:
         token = TOKENS.token(rule, href, refused) if rule and rule.signing == "sas" else ""
+        if token and is_remote(href):
+            href = f"https{href.removeprefix(scheme)}"  # a token never goes over the wire in the clear
         query = "" if not token else f"{'&' if parts.query else '?'}{token}"
         return Opening(f"/vsicurl/{href}{query}", options, {}, rule, token)
     path = f"{parts.netloc}{parts.path}"
