@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 OutOfRange = Literal["mask", "clip"]
 OnError = Literal["raise", "skip"]
+GridChoice = Literal["single", "per-zone"]
 OutputType = Literal["int16", "float32"]
 
 DEFAULT_CHUNK: Final = 2048
@@ -58,9 +59,13 @@ class RunConfig:
     offset: int | None = None
     """BOA offset in DN for every item, against what the items say."""
     crs: str | None = None
-    """CRS of the output; None takes the UTM zone whose tiles cover the AOI."""
+    """CRS of the output, in metres; None takes the UTM zone whose tiles cover the AOI."""
+    grid: GridChoice = "single"
+    """One grid for all, or one a UTM zone, each of native pixels (`plan.build_plans`)."""
+    tiles: tuple[str, ...] = ()
+    """MGRS tiles whose granules alone take part; all where empty."""
     resolution: float | None = None
-    """Pixel size in metres; None takes that of the red band."""
+    """Pixel size in metres, a whole multiple of that of the red band, which is taken for None."""
     clip: bool = True
     """Fill pixels whose centre is outside the AOI; without it the whole rectangle is computed."""
     chunk: int = DEFAULT_CHUNK
@@ -79,6 +84,7 @@ class RunConfig:
             raise ConfigError(f"offset {self.offset} is no BOA offset: give DN, such as 0 or -1000")
         _check_choice("out-of-range", self.out_of_range, get_args(OutOfRange))
         _check_choice("on-error", self.on_error, get_args(OnError))
+        _check_choice("grid", self.grid, get_args(GridChoice))
         _check_choice("dtype", self.dtype, get_args(OutputType))
         _check_choice("zarr-format", self.zarr_format, (2, 3))
         if self.resolution is not None and not (math.isfinite(self.resolution) and self.resolution > 0):
@@ -219,5 +225,5 @@ def _check_crs(text: str) -> None:
         crs = CRS.from_user_input(text)
     except CRSError:
         raise ConfigError(f"crs {text!r} is unknown: give a code such as EPSG:32631") from None
-    if not crs.is_projected:
-        raise ConfigError(f"crs {text!r} ({crs.name}) is not projected: give one in metres, such as EPSG:32631")
+    if not crs.is_projected or any(axis.unit_name != "metre" for axis in crs.axis_info):
+        raise ConfigError(f"crs {text!r} ({crs.name}) is not projected in metres: give one such as EPSG:32631")

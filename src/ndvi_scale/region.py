@@ -15,6 +15,7 @@ from ndvi_scale.granule import GranuleWindow, granule_ndvi, read_granule
 from ndvi_scale.kernels import COUNTERS, FILL_CODE, MAX_DN, NODATA_DN
 from ndvi_scale.lattice import centres_inside
 from ndvi_scale.readers import Reader, Traffic
+from ndvi_scale.sentinel2 import scl_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -61,7 +62,7 @@ def compute_region(plan: Plan, region: Region, reader: Reader) -> tuple[dict[str
     traffic = Traffic()
     for granule, window in _windows(plan, region, reader, skipped):
         ndvi, counters[granule.id] = granule_ndvi(window, granule, plan.config)
-        merge_day(layer[window.rows, window.columns], ndvi)
+        merge_day(layer[window.place.slices], ndvi)
         traffic += window.traffic
     outside = _outside_aoi(plan, region)
     if outside is not None:
@@ -93,7 +94,7 @@ def merged_bands(plan: Plan, region: Region, reader: Reader) -> dict[str, NDArra
     }
     decided = np.zeros(shape, bool)
     for granule, window in _windows(plan, region, reader, {}):
-        place = (window.rows, window.columns)
+        place = window.place.slices
         ndvi, _ = granule_ndvi(window, granule, plan.config)
         valid = ~is_fill(ndvi)
         unseen = (bands["red"][place] == FILL_CODE) & _has_data(window)
@@ -112,10 +113,11 @@ def _windows(
     plan: Plan, region: Region, reader: Reader, skipped: dict[str, str]
 ) -> Iterator[tuple[Granule, GranuleWindow]]:
     """Granules of a region with their pixels, one at a time, in mosaic order; notes those left out."""
-    geobox = plan.region_geobox(region)
+    grid, part = plan.lattice.geobox, plan.lattice.window(region.iy, region.ix)
+    table = scl_table(plan.config.mask)
     for granule in plan.granules_of(region):
         try:
-            window = read_granule(granule, geobox, reader)
+            window = read_granule(granule, grid, part, reader, table)
         except (ReadError, ItemError) as error:
             if plan.config.on_error == "raise":
                 raise
