@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
@@ -24,6 +24,7 @@ from ndvi_scale.placement import transformer
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from numpy.typing import NDArray
     from shapely.geometry.base import BaseGeometry
 
     from ndvi_scale.config import RunConfig
@@ -36,6 +37,10 @@ EDGE_PARTS = 32
 
 LARGEST_FACTOR = 512
 """Native pixels along an output pixel: 5 km of 10 m. More is no map of NDVI but a statistic."""
+
+
+MOST_OBJECTS = 250_000
+"""Objects of a layer: at 2048 pixels of 10 m as much as two thirds of all land, so more is a mistake."""
 
 
 def choose_granules(granules: list[Granule], config: RunConfig) -> tuple[list[Granule], list[Dropped]]:
@@ -88,6 +93,7 @@ def build_lattice(granules: Sequence[Granule], config: RunConfig) -> Lattice:
     crs = CRS(config.crs) if config.crs else granules[0].red.geobox.crs
     own = [granule for granule in granules if granule.red.geobox.crs == crs]
     area = _area(granules, config, crs)
+    _check_extent(area, resolution, config)
     anchor = _anchor(own, area)
     if anchor is None:
         left, _, _, top = area.bounds
@@ -101,6 +107,16 @@ def build_lattice(granules: Sequence[Granule], config: RunConfig) -> Lattice:
         raise ConfigError(f"chunk {config.chunk} is not a multiple of {factor}, the pixels of one SCL pixel")
     affine = anchor.red.geobox.affine
     return fit_lattice(area.bounds, _grid((affine.c, affine.f), resolution, crs), factor, config.chunk)
+
+
+def _check_extent(area: BaseGeometry, resolution: float, config: RunConfig) -> None:
+    left, bottom, right, top = area.bounds
+    height, width = (top - bottom) / resolution, (right - left) / resolution
+    if (height / config.chunk + 1) * (width / config.chunk + 1) > MOST_OBJECTS:
+        raise ConfigError(
+            f"the region spans {height:.0f} x {width:.0f} pixels, more than {MOST_OBJECTS:,} objects of "
+            f"{config.chunk}: check it (a part on the other side of the world?), cut it, or use a larger chunk"
+        )
 
 
 def _grid(corner: tuple[float, float], resolution: float, crs: CRS | None) -> GeoBox:
@@ -118,12 +134,13 @@ def _area(granules: Sequence[Granule], config: RunConfig, crs: CRS | None) -> Ba
     return area if held.is_empty else held
 
 
-def _anchor(granules: Sequence[Granule], area: BaseGeometry) -> Granule | None:
+def _anchor(own: Sequence[Granule], area: BaseGeometry) -> Granule | None:
     """The granule, of those in the lattice's own CRS, that covers most of it."""
-    grids = {granule.red.geobox: granule for granule in reversed(granules)}
-    if not grids:
+    if not own:
         return None
-    return grids[max(grids, key=lambda grid: area.intersection(shapely.box(*bounds_of(grid))).area)]
+    grids = {granule.red.geobox for granule in own}
+    held = {grid: area.intersection(shapely.box(*bounds_of(grid))).area for grid in grids}
+    return next(granule for granule in own if held[granule.red.geobox] == max(held.values()))
 
 
 def _native_resolution(granules: Sequence[Granule]) -> float:
@@ -199,9 +216,20 @@ def objects_of(lattice: Lattice, grid: GeoBox) -> set[tuple[int, int]]:
 
 def objects_in(lattice: Lattice, area: BaseGeometry) -> set[tuple[int, int]]:
     """Objects (iy, ix) of a lattice that share a point with an area in its CRS."""
+    places = list(lattice.objects_within(area.bounds))
+    if not places:
+        return set()
     shapely.prepare(area)
-    return {
-        (iy, ix)
-        for iy, ix in lattice.objects_within(area.bounds)
-        if area.intersects(shapely.box(*bounds_of(lattice.region_geobox(iy, ix))))
-    }
+    touched = shapely.intersects(area, _object_boxes(lattice, np.array(places)))
+    return {place for place, touches in zip(places, touched, strict=True) if touches}
+
+
+def _object_boxes(lattice: Lattice, places: NDArray[np.int64]) -> NDArray[Any]:
+    """Polygons of objects, shape (n,); `places` of shape (n, 2)."""
+    affine, (height, width) = lattice.geobox.affine, lattice.chunk_shape
+    north, west = places[:, 0] * height, places[:, 1] * width
+    south = np.minimum(north + height, lattice.geobox.shape.y)
+    east = np.minimum(west + width, lattice.geobox.shape.x)
+    left, right = (affine.c + affine.a * column for column in (west, east))
+    top, bottom = (affine.f + affine.e * row for row in (north, south))
+    return shapely.box(left, bottom, right, top)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ndvi_scale.errors import EmptySearchError, ItemError
 from ndvi_scale.granules import Dropped, Granule, choose_processings, granule_from_item
@@ -25,6 +25,7 @@ from ndvi_scale.grid import (
     project,
 )
 from ndvi_scale.lattice import Lattice, Region
+from ndvi_scale.search import footprint
 from ndvi_scale.sentinel2 import solar_day
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class Plan:
     """Positions in `granules` that touch a region, ascending; regions that none touches are absent."""
     dropped: tuple[Dropped, ...] = ()
     """Items that take no part, each with the reason."""
+    spares: dict[str, tuple[Granule, ...]] = field(default_factory=dict)
+    """Id of a granule → older processings of it, the newest first: read where it cannot be."""
 
     @cached_property
     def id(self) -> str:
@@ -59,10 +62,8 @@ class Plan:
         text = json.dumps(
             [
                 self.config.digest(),
-                [
-                    [granule.id, [[asset.href, asset.offset] for asset in granule.assets.values()]]
-                    for granule in self.granules
-                ],
+                [_identity(granule) for granule in self.granules],
+                [[name, [_identity(spare) for spare in spares]] for name, spares in sorted(self.spares.items())],
             ]
         )
         return hashlib.sha256(text.encode()).hexdigest()
@@ -97,15 +98,21 @@ class Plan:
         return project(self.config.aoi.geometry, self.lattice.geobox.crs)
 
 
+def _identity(granule: Granule) -> list[Any]:
+    return [granule.id, [[asset.href, asset.offset] for asset in granule.assets.values()]]
+
+
 def build_plan(items: Iterable[pystac.Item], config: RunConfig) -> Plan:
     """Freeze items and configuration into a plan; reads no pixel and opens no file.
 
     Raises ItemError for an item that cannot be used (with ``on_error="skip"`` it is dropped with a record),
     EmptySearchError when nothing is left, ConfigError for a CRS or resolution that the granules do not have.
     """
+    items = list(items)
     granules, dropped = _usable_granules(items, config)
-    granules, superseded = choose_processings(granules)
-    granules, other_zones = choose_granules(granules, config)
+    granules, other_tiles = _of_tiles(granules, config.tiles)
+    processings = choose_processings(granules, _footprints(items))
+    granules, other_zones = choose_granules(processings.chosen, config)
     lattice = build_lattice(granules, config)
     objects = _touched_objects(lattice, config)
     touched = {grid: objects & objects_of(lattice, grid) for grid in {g.red.geobox for g in granules}}
@@ -118,7 +125,8 @@ def build_plan(items: Iterable[pystac.Item], config: RunConfig) -> Plan:
         days=tuple(days),
         granules=tuple(granules),
         index=_index(granules, touched, [days.index(solar_day(g.time, longitude)) for g in granules]),
-        dropped=tuple(dropped + superseded + other_zones + outside),
+        spares={g.id: processings.spares[g.id] for g in granules if g.id in processings.spares},
+        dropped=tuple(dropped + other_tiles + processings.dropped + other_zones + outside),
     )
 
 
@@ -135,6 +143,21 @@ def _usable_granules(items: Iterable[pystac.Item], config: RunConfig) -> tuple[l
         reasons = f": {dropped[0].reason}" if dropped else ""
         raise EmptySearchError(f"no usable item among {len(dropped)}{reasons}")
     return granules, dropped
+
+
+def _footprints(items: Iterable[pystac.Item]) -> dict[str, BaseGeometry]:
+    return {item.id: footprint(item) for item in items if item.geometry is not None or item.bbox is not None}
+
+
+def _of_tiles(granules: list[Granule], tiles: tuple[str, ...]) -> tuple[list[Granule], list[Dropped]]:
+    if not tiles:
+        return granules, []
+    names = ", ".join(tiles)
+    wanted = [granule for granule in granules if granule.tile in tiles]
+    if not wanted:
+        raise EmptySearchError(f"none of {len(granules)} items is of tile {names}: check its name")
+    others = [granule for granule in granules if granule.tile not in tiles]
+    return wanted, [Dropped(other.id, f"is of tile {other.tile or 'unknown'}, not {names}") for other in others]
 
 
 def _touched_objects(lattice: Lattice, config: RunConfig) -> set[tuple[int, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from ndvi_scale.readers import Reader, Traffic
 from ndvi_scale.sentinel2 import scl_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -39,7 +40,7 @@ class RegionRecord:
     traffic: Traffic
     seconds: float
     skipped: dict[str, str] = field(default_factory=dict)
-    """Granule id → why it was left out (``on_error="skip"`` only)."""
+    """Granule id → why it was left out (``on_error="skip"``), or which older processing stands in for it."""
     checksums: dict[str, str] = field(default_factory=dict)
     """Variable → SHA-256 of its pixels; set by whoever wrote them."""
 
@@ -112,19 +113,40 @@ def merged_bands(plan: Plan, region: Region, reader: Reader) -> dict[str, NDArra
 def _windows(
     plan: Plan, region: Region, reader: Reader, skipped: dict[str, str]
 ) -> Iterator[tuple[Granule, GranuleWindow]]:
-    """Granules of a region with their pixels, one at a time, in mosaic order; notes those left out."""
-    grid, part = plan.lattice.geobox, plan.lattice.window(region.iy, region.ix)
-    table = scl_table(plan.config.mask)
+    """Granules of a region with their pixels, one at a time, in mosaic order; notes those left out or replaced."""
+    part, table = plan.lattice.window(region.iy, region.ix), scl_table(plan.config.mask)
+
+    def read(granule: Granule) -> GranuleWindow | None:
+        return read_granule(granule, plan.lattice.geobox, part, reader, table)
+
     for granule in plan.granules_of(region):
         try:
-            window = read_granule(granule, grid, part, reader, table)
+            found = [(granule, read(granule))]
         except (ReadError, ItemError) as error:
-            if plan.config.on_error == "raise":
+            found, why = _from_spares(plan.spares.get(granule.id, ()), read, error)
+            if not found and plan.config.on_error == "raise":
                 raise
-            skipped[granule.id] = str(error)
+            skipped[granule.id] = why
+        for used, window in found:
+            if window is not None:
+                yield used, window
+
+
+def _from_spares(
+    spares: Sequence[Granule], read: Callable[[Granule], GranuleWindow | None], error: ReadError | ItemError
+) -> tuple[list[tuple[Granule, GranuleWindow | None]], str]:
+    """The newest older processing that can be read, whole, in place of what cannot; and what to say of it.
+
+    Not where trying again may help: what a cube holds must not depend on an origin's bad hour.
+    """
+    lasting = not isinstance(error, ReadError) or error.permanent
+    for _, halves in groupby(spares if lasting else (), key=lambda spare: spare.baseline):
+        try:
+            found = [(spare, read(spare)) for spare in halves]
+        except (ReadError, ItemError):
             continue
-        if window is not None:
-            yield granule, window
+        return found, f"{error}; {', '.join(spare.id for spare, _ in found)}, processed earlier, stands in"
+    return [], str(error)
 
 
 def _has_data(window: GranuleWindow) -> NDArray[np.bool_]:
