@@ -14,7 +14,7 @@ from ndvi_scale.aoi import parse_bbox, read_aoi, tile_aoi
 from ndvi_scale.config import RunConfig, make_config
 from ndvi_scale.errors import ConfigError, EmptySearchError
 from ndvi_scale.grid import ground_of, middle_longitude
-from ndvi_scale.plan import Plan, build_plan
+from ndvi_scale.plan import Plan, build_plan, build_plans
 from ndvi_scale.search import search_items
 from ndvi_scale.sentinel2 import tile_corner
 from test_plan import ZONE_31, granule_item, lonlat_box, says
@@ -161,6 +161,40 @@ def test_a_crs_for_another_part_of_the_world(found: list[pystac.Item], sandbox: 
     with pytest.raises(ConfigError) as caught:
         build_plan(found, RunConfig(aoi=parse_bbox((1, -50, 2, -49)), crs="+proj=gnom +lat_0=90 +units=m"))
     says(caught, "no place for")
+
+
+# One grid a zone
+
+
+def test_a_plan_of_every_zone(sandbox: Sandbox, found: list[pystac.Item]) -> None:
+    aoi = parse_bbox(sandbox.bbox)
+    plans = build_plans(found, RunConfig(aoi=aoi, grid="per-zone"))
+    assert list(plans) == ["EPSG_32630", "EPSG_32631"]
+    for name, plan in plans.items():
+        assert zones(plan) == {crs_of(plan)} == {int(name[5:])}
+        assert plan.config == RunConfig(aoi=aoi, grid="per-zone", crs=name.replace("_", ":"))
+        native = plan.granules[0].red.geobox
+        assert (plan.lattice.geobox.affine.c - native.affine.c) % 20 == 0
+    seen = [granule.id for plan in plans.values() for granule in plan.granules]
+    dropped = [item.id for plan in plans.values() for item in plan.dropped]
+    assert sorted(seen + dropped) == sorted(item.id for item in found)
+
+
+def test_a_zone_s_grid_holds_what_it_has_of_the_region() -> None:
+    items, (west, south, east, north) = seam(300)
+    plans = build_plans(items, RunConfig(aoi=parse_bbox((west - 0.01, south, east + 0.5, north)), grid="per-zone"))
+    assert {name: len(plan.granules) for name, plan in plans.items()} == {"EPSG_32630": 1, "EPSG_32631": 1}
+    assert all(plan.shape[2] <= 210 for plan in plans.values())
+
+
+def test_zones_without_ground_of_the_region_are_left_out() -> None:
+    items, (_, south, east, north) = seam(300)
+    plans = build_plans(items, RunConfig(aoi=parse_bbox((east, south, east + 0.002, north)), grid="per-zone"))
+    assert list(plans) == ["EPSG_32631"]
+    with pytest.raises(EmptySearchError, match="outside the pixels"):
+        build_plans(items, RunConfig(aoi=parse_bbox((10, 10, 11, 11)), grid="per-zone"))
+    with pytest.raises(ConfigError, match="use build_plans"):
+        build_plan(items, RunConfig(grid="per-zone"))
 
 
 # Pixel sizes

@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ndvi_scale.errors import EmptySearchError, ItemError
-from ndvi_scale.granules import Dropped, Granule, choose_processings, granule_from_item
+from ndvi_scale.errors import ConfigError, EmptySearchError, ItemError
+from ndvi_scale.granules import Dropped, Granule, Processings, choose_processings, granule_from_item
 from ndvi_scale.grid import (
     bounds_of,
     build_lattice,
@@ -106,13 +106,56 @@ def build_plan(items: Iterable[pystac.Item], config: RunConfig) -> Plan:
     """Freeze items and configuration into a plan; reads no pixel and opens no file.
 
     Raises ItemError for an item that cannot be used (with ``on_error="skip"`` it is dropped with a record),
-    EmptySearchError when nothing is left, ConfigError for a CRS or resolution that the granules do not have.
+    EmptySearchError when nothing is left, ConfigError for a grid that cannot be, or for ``grid="per-zone"``.
     """
+    if config.grid == "per-zone":
+        raise ConfigError("grid = per-zone makes a plan of every zone: use build_plans, or one grid and its crs")
+    return _freeze(_acquisitions(items, config), config)
+
+
+def build_plans(items: Iterable[pystac.Item], config: RunConfig) -> dict[str, Plan]:
+    """One plan a UTM zone, of native pixels, by the name of its group: ``EPSG_32631``. Raises as `build_plan`.
+
+    Granules stay in their own zone, so ground that two zones hold is in both. Zones that hold nothing of the region
+    are left out. Each plan's configuration says its zone's `crs`.
+    """
+    everything = _acquisitions(items, replace(config, grid="per-zone"))
+    zones: dict[int, list[Granule]] = defaultdict(list)
+    for granule in everything.chosen:
+        zones[granule.epsg].append(granule)
+    plans, empty = {}, None
+    for epsg, granules in sorted(zones.items()):
+        part = replace(everything, chosen=granules, dropped=[] if plans else everything.dropped)
+        try:
+            plans[zone_name(epsg)] = _freeze(part, zone_config(config, zone_name(epsg)))
+        except EmptySearchError as error:
+            empty = error
+    if empty is not None and not plans:
+        raise empty
+    return plans
+
+
+def zone_name(epsg: int) -> str:
+    """Name of the group of a zone."""
+    return f"EPSG_{epsg}"
+
+
+def zone_config(config: RunConfig, name: str) -> RunConfig:
+    """What is computed in the group of a zone."""
+    return replace(config, grid="per-zone", crs=name.replace("_", ":"))
+
+
+def _acquisitions(items: Iterable[pystac.Item], config: RunConfig) -> Processings:
+    """The granules that count, each acquisition once."""
     items = list(items)
     granules, dropped = _usable_granules(items, config)
     granules, other_tiles = _of_tiles(granules, config.tiles)
-    processings = choose_processings(granules, _footprints(items))
-    granules, other_zones = choose_granules(processings.chosen, config)
+    found = choose_processings(granules, _footprints(items))
+    return replace(found, dropped=dropped + other_tiles + found.dropped)
+
+
+def _freeze(acquisitions: Processings, config: RunConfig) -> Plan:
+    granules, other_zones = choose_granules(acquisitions.chosen, config)
     lattice = build_lattice(granules, config)
     objects = _touched_objects(lattice, config)
     touched = {grid: objects & objects_of(lattice, grid) for grid in {g.red.geobox for g in granules}}
@@ -125,8 +168,8 @@ def build_plan(items: Iterable[pystac.Item], config: RunConfig) -> Plan:
         days=tuple(days),
         granules=tuple(granules),
         index=_index(granules, touched, [days.index(solar_day(g.time, longitude)) for g in granules]),
-        spares={g.id: processings.spares[g.id] for g in granules if g.id in processings.spares},
-        dropped=tuple(dropped + other_tiles + processings.dropped + other_zones + outside),
+        spares={g.id: acquisitions.spares[g.id] for g in granules if g.id in acquisitions.spares},
+        dropped=tuple(acquisitions.dropped + other_zones + outside),
     )
 
 
