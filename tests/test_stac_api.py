@@ -14,7 +14,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import services
-from ndvi_scale import catalog, stac_api
+from ndvi_scale import stac_api, web
 from ndvi_scale.aoi import parse_bbox, read_aoi
 from ndvi_scale.errors import EmptySearchError, SearchError
 from ndvi_scale.interval import Interval
@@ -85,7 +85,7 @@ def test_api_without_the_collection_or_a_fitting_item(rustac_api: str) -> None:
 
 @pytest.fixture
 def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedApi]:
-    monkeypatch.setattr(catalog, "_RETRIES", 0)
+    monkeypatch.setattr(web, "_RETRIES", 0)
     with scripted_api() as scripted:
         yield scripted
 
@@ -291,14 +291,14 @@ def test_landing_page_without_search(api: ScriptedApi) -> None:
 
 
 def test_busy_server_is_asked_again(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog, "_RETRIES", 3)
+    monkeypatch.setattr(web, "_RETRIES", 3)
     answers = iter([(503, "busy"), (429, "slow down"), collection_of(item(1))])
     api.search = lambda _: next(answers)
     assert days(search_items(api.url)) == [1]
 
 
 def test_time_out(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog, "_TIMEOUT_S", (0.2, 0.2))
+    monkeypatch.setattr(web, "TIMEOUT_S", (0.2, 0.2))
     done = threading.Event()
     api.search = lambda _: done.wait(5) and collection_of()
     with pytest.raises(SearchError, match=r"timed out after 0\.2 s.*Try later"):
@@ -307,7 +307,7 @@ def test_time_out(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_server(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog, "_RETRIES", 1)
+    monkeypatch.setattr(web, "_RETRIES", 1)
     caplog.set_level("WARNING", logger="urllib3")
     (port,) = services.free_ports(1)
     with pytest.raises(SearchError) as caught:
