@@ -1,4 +1,4 @@
-"""Real services for tests, on free loopback ports: S3 (SeaweedFS), a STAC API (rustac), a Range server.
+"""Real services for tests, on free loopback ports: S3 (SeaweedFS), STAC APIs, a Range server.
 
 Each is a context manager that ends what it started by its own process id. Nothing here needs a network.
 """
@@ -188,6 +188,27 @@ def stac_api(items_json: Path) -> Iterator[str]:
     command = [rustac, "serve", "--create-collections", "--addr", f"127.0.0.1:{port}", str(items_json)]
     with tempfile.TemporaryDirectory(prefix="rustac") as folder:
         log = Path(folder) / "rustac.log"
+        with _running(command, log, Path(folder)) as process:
+            url = f"http://127.0.0.1:{port}"
+            _wait(f"{url}/", process, log)
+            yield url
+
+
+STAC_FASTAPI = Path(__file__).resolve().parents[1] / ".services" / "stac" / "bin" / "python"
+"""The interpreter that `.ci/stac-api` makes."""
+
+
+@contextlib.contextmanager
+def filtering_stac_api(items: Path) -> Iterator[str]:
+    """Run stac-fastapi over a stac-geoparquet file: conforms for filter and sort, pages by offset.
+
+    Yields the URL of the landing page.
+    """
+    (port,) = free_ports(1)
+    program = Path(__file__).with_name("geoparquet_api.py")
+    with tempfile.TemporaryDirectory(prefix="stac") as folder:
+        log = Path(folder) / "stac.log"
+        command = [str(STAC_FASTAPI), str(program), str(items), str(port)]
         with _running(command, log, Path(folder)) as process:
             url = f"http://127.0.0.1:{port}"
             _wait(f"{url}/", process, log)

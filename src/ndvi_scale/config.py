@@ -222,7 +222,7 @@ def _asset_pair(value: Any) -> tuple[str, str]:
     if isinstance(value, str):
         band, _, key = value.partition("=")
         return band.strip(), key.strip()
-    return value  # checked with all others
+    return tuple(value) if isinstance(value, list) else value  # checked with all others
 
 
 def _checked_assets(pairs: AssetKeys) -> AssetKeys:

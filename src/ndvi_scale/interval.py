@@ -34,10 +34,10 @@ class Interval:
 def split_by_month(interval: Interval, now: dt.datetime) -> list[Interval]:
     """Cut it at calendar months, in order; whole when it is no longer than one.
 
-    The pieces cover it once. Open ends stay open: the first piece holds what is before the archive, the
+    The pieces cover it once. Open ends stay open: the first piece holds what is before Sentinel-2, the
     last what is yet to come.
     """
-    first = interval.start or _ARCHIVE_START
+    first = max(interval.start or _ARCHIVE_START, _ARCHIVE_START)
     if min(interval.end or now, now) - first <= _LONGEST_MONTH:
         return [interval]
     edges: list[dt.datetime] = []

@@ -87,7 +87,7 @@ class MonthlySearch:
 
     def _file(self, month: Interval | None) -> Path | None:
         """Where a month is kept; None for one that is not over."""
-        if self.cache is None or month is None or month.end is None or month.end + SETTLED > _now():
+        if self.cache is None or month is None or month.end is None or month.end > _now() - SETTLED:
             return None
         asked = {
             "url": shown(self.api.url),

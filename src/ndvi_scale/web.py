@@ -55,12 +55,14 @@ def web_session() -> Iterator[StacApiIO]:
     web = StacApiIO(timeout=TIMEOUT_S, max_retries=None)
     for scheme in ("http://", "https://"):
         web.session.mount(scheme, _WholeAnswers(max_retries=_patience()))
-    retries = logging.getLogger("urllib3.connectionpool")
-    retries.addFilter(_without_queries)
+    filters = [(logging.getLogger(name), told) for name, told in _TOLD.items()]
+    for logger, told in filters:
+        logger.addFilter(told)
     try:
         yield web
     finally:
-        retries.removeFilter(_without_queries)
+        for logger, told in filters:
+            logger.removeFilter(told)
         web.session.close()
 
 
@@ -103,6 +105,19 @@ def _without_queries(record: logging.LogRecord) -> bool:
     if isinstance(record.args, tuple):
         record.args = tuple(value.partition("?")[0] if isinstance(value, str) else value for value in record.args)
     return True
+
+
+def _nothing(_: logging.LogRecord) -> bool:
+    """Drop what has URLs in its midst."""
+    return False
+
+
+_TOLD = {
+    "urllib3.connectionpool": _without_queries,
+    "urllib3.util.retry": _without_queries,
+    "pystac_client.stac_api_io": _nothing,
+}
+"""Loggers of the libraries → what of them may be told."""
 
 
 @contextmanager
