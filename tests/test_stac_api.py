@@ -195,6 +195,21 @@ def test_duplicates_across_pages(api: ScriptedApi, caplog: pytest.LogCaptureFixt
     assert "1 items came more than once" in caplog.text
 
 
+def test_later_page_that_is_not_stac_is_no_end(api: ScriptedApi) -> None:
+    script_pages(api, collection_of(item(1)), {"message": "Endpoint request timed out"})
+    with pytest.raises(SearchError, match="does not answer as STAC"):
+        search_items(api.url)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_next_links_may_be_relative(api: ScriptedApi, method: str) -> None:
+    api.other["/search/2"] = collection_of(item(2))
+    api.search = lambda _: (
+        collection_of(item(1)) | {"links": [{"rel": "next", "href": "./search/2?token=x", "method": method}]}
+    )
+    assert days(search_items(api.url)) == [1, 2]
+
+
 def test_pager_without_end_is_stopped(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stac_api, "_MAX_PAGES", 7)
     script_pages(api, *(collection_of(item(day)) for day in range(1, 28)))
@@ -292,11 +307,13 @@ def test_what_a_server_may_answer(api: ScriptedApi, path: str, answer: Any, part
 @pytest.mark.parametrize(
     ("page", "parts"),
     [
+        ({}, ("does not answer as STAC (KeyError: 'features')", "Check the address")),
+        ({"code": "Oops", "description": "200, and yet wrong"}, ("does not answer as STAC", "Check the address")),
         ({"features": [3]}, ("does not answer as STAC", "Check the address")),
         ({"features": [{"id": "x"}]}, ("'x' is not a STAC item", "leave it out")),
         ({"collections": [1]}, ("does not answer as STAC", "Check the address")),
         (
-            collection_of(item(1)) | {"links": [{"href": "x"}]},
+            collection_of(item(1)) | {"links": [{"rel": "next"}]},
             ("does not answer as STAC", "Check the address"),
         ),
     ],

@@ -36,6 +36,7 @@ def earth_search(real_data: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[R
     [
         Fault(429, {"Retry-After": "0"}, BUSY),
         Fault(429, body=BUSY),
+        Fault(429, {"Retry-After": "soon"}, BUSY),
         *(Fault(status, body=BUSY) for status in (500, 502, 503, 504)),
         Fault(cut=True),
         Fault(stall=0.5),

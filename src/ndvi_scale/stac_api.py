@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pystac import Link
+
 from ndvi_scale.catalog import Json, links_of, to_item
 from ndvi_scale.errors import SearchError
 from ndvi_scale.web import answers, shown
@@ -64,14 +66,18 @@ class Api:
         """Links of one relation, absolute."""
         return [link for link in links_of(self.landing, self.url) if link.get("rel") == rel]
 
-    def pages(self, href: str, method: str = "GET", parameters: Json | None = None) -> Iterator[Json]:
-        """Pages of an endpoint, next links followed; ends at an empty one."""
-        pages = self.web.get_pages(href, method, parameters)
-        while True:
+    def pages(self, href: str, listed: str, method: str = "GET", parameters: Json | None = None) -> Iterator[Json]:
+        """Pages of an endpoint, next links followed; ends at one whose list, which it must have, is empty."""
+        following: str | Link | None = href
+        asked: Json = {"method": method, "parameters": parameters}
+        while following is not None:
             with answers(href):
-                page = next(pages, None)
-            if page is None:
-                return
+                page = self.web.read_json(following, **asked)
+                if not page[listed]:
+                    return
+                links = [link for link in links_of(page, href) if link.get("rel") == "next"]
+                following = Link.from_dict(links[0]) if links else None
+            asked = {"parameters": parameters}  # what a link with `merge` adds to; the method is the link's
             yield page
 
 
@@ -80,7 +86,7 @@ def api_items(api: Api, wanted: Wanted, collection: str) -> Iterator[pystac.Item
     href, method, parameters = _request(api, wanted, collection)
     seen: set[tuple[Any, Any]] = set()
     matched = 0
-    for number, page in enumerate(api.pages(href, method, parameters)):
+    for number, page in enumerate(api.pages(href, "features", method, parameters)):
         if number == _MAX_PAGES:
             raise SearchError(
                 f"{shown(api.url)}: {number} pages with {len(seen)} items, and still a next one: no search has "
@@ -168,8 +174,8 @@ def _in_query_string(parameters: Json) -> Json:
 
 def _collections(api: Api) -> list[str]:
     data = api.links("data") or [{"href": api.url.rstrip("/") + "/collections"}]
-    pages = api.pages(data[0]["href"])
-    return [str(collection.get("id")) for page in pages for collection in page.get("collections") or []]
+    pages = api.pages(data[0]["href"], "collections")
+    return [str(collection.get("id")) for page in pages for collection in page["collections"]]
 
 
 def only_collection(api: Api) -> str:

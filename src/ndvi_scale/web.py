@@ -11,6 +11,8 @@ from urllib.parse import urlsplit, urlunsplit
 from requests.adapters import HTTPAdapter
 from requests.exceptions import ChunkedEncodingError
 from requests.exceptions import ConnectionError as RequestsConnectionError
+from urllib3 import Retry
+from urllib3.exceptions import InvalidHeader
 
 from ndvi_scale.errors import SearchError
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
     from pystac_client.stac_api_io import StacApiIO
     from requests import PreparedRequest, Response
-    from urllib3 import Retry
+    from urllib3 import BaseHTTPResponse
 
 TIMEOUT_S = (10.0, 60.0)  # to connect, to the next byte: a page of 100 items takes seconds to compute
 _RETRIES = 5  # 0, 2, 4, 8 and 16 s apart, plus jitter: half a minute, in which a gateway restarts
@@ -66,10 +68,19 @@ def web_session() -> Iterator[StacApiIO]:
         web.session.close()
 
 
-def _patience() -> Retry:
-    from urllib3 import Retry
+class _Patience(Retry):
+    """The rule of urllib3, to which a `Retry-After` that says nothing is none at all."""
 
-    return Retry(
+    def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
+        """Seconds, or None."""
+        try:
+            return super().get_retry_after(response)
+        except InvalidHeader:
+            return None
+
+
+def _patience() -> Retry:
+    return _Patience(
         total=_RETRIES,
         backoff_factor=_BACKOFF_S,
         backoff_jitter=_BACKOFF_S,  # several months of a search must not come back in step
