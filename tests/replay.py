@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
-import threading
 import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
@@ -164,15 +163,9 @@ class _Handler(BaseHTTPRequestHandler):
 def replaying(folder: Path, only: str = "*") -> Iterator[Replay]:
     """Serve a provider's recordings; `only` picks among several recordings of one search."""
     handler = type("Handler", (_Handler,), {})
-    with services.QuietServer(("127.0.0.1", 0), handler) as server:
-        handler.replay = Replay(folder, f"http://127.0.0.1:{server.server_address[1]}", only)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield handler.replay
-        finally:
-            server.shutdown()
-            thread.join()
+    with services.serving(handler) as url:
+        handler.replay = Replay(folder, url, only)
+        yield handler.replay
 
 
 def recordings(folder: Path) -> list[Path]:

@@ -274,13 +274,19 @@ class RangeServer:
 def range_server(directory: Path) -> Iterator[RangeServer]:
     """Serve a folder over HTTP/1.1 with Range and HEAD, one thread a connection."""
     handler = type("Handler", (_RangeHandler,), {"root": directory.resolve()})
+    with serving(handler) as url:
+        handler.record = RangeServer(url, directory)  # type: ignore[attr-defined]
+        yield handler.record
+
+
+@contextlib.contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Answer on a free loopback port, in a thread; yields the address."""
     with QuietServer(("127.0.0.1", 0), handler) as server:
-        record = RangeServer(f"http://127.0.0.1:{server.server_address[1]}", directory)
-        handler.record = record  # type: ignore[attr-defined]
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:
-            yield record
+            yield f"http://127.0.0.1:{server.server_address[1]}"
         finally:
             server.shutdown()
             thread.join()

@@ -92,6 +92,8 @@ def test_other_tiles_and_datatakes_are_other_products() -> None:
 def test_what_tells_no_product_stays() -> None:
     nameless = [item(day, id=f"x{day}", collection=L2A) for day in (1, 2)]
     assert join([product(1, C1)], nameless)[0] == names(product(1, C1), *nameless)
+    other = item(1, id="y1", collection=C1)
+    assert join([other], nameless)[0] == names(other, *nameless)
 
 
 @given(

@@ -185,6 +185,9 @@ def test_what_is_kept_is_stac_geoparquet(archive_of_tests: Archive, tmp_path: Pa
     assert counted == {"2023-12": december, "2024-01": 0, "2024-02": 1, "2024-03": 0}
     for path in tmp_path.iterdir():
         assert json.loads(parquet.read_metadata(path).metadata[b"geo"])["primary_column"] == "geometry"
+    archive_of_tests.months.clear()
+    assert len(search_items(archive_of_tests.url, datetime="2023-12/2024-03", cache=tmp_path)) == december + 1
+    assert archive_of_tests.months == []
     (february,) = tmp_path.glob("2024-02-*.parquet")
     assert search_items(february)[0].id == ARCHIVE[-1]["id"]
 
@@ -231,7 +234,7 @@ def test_what_cannot_be_read_any_more_is_searched_again(
     archive_of_tests.months.clear()
     assert found(archive_of_tests.url, datetime="2022-03/2022-05", cache=tmp_path) == first
     assert archive_of_tests.months == ["2022-04"]
-    assert f"{april} is searched again" in caplog.text
+    assert f"searched again: {april}: cannot be read as stac-geoparquet" in caplog.text
     assert found(archive_of_tests.url, datetime="2022-03/2022-05", cache=tmp_path) == first
     assert archive_of_tests.months == ["2022-04"]
 

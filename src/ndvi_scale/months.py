@@ -142,16 +142,12 @@ def _keep(items: list[pystac.Item], file: Path) -> None:
 
 def _kept_items(file: Path, api: Api) -> list[pystac.Item] | None:
     """Items of a month that is kept; None where it is not, or not readable any more."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
     if not file.exists():
         return None
     try:
-        empty = parquet.read_metadata(file).num_rows == 0
-        return [] if empty else list(parquet_items(str(file), api.web))
-    except (SearchError, pa.ArrowException, OSError) as error:
-        logger.warning("%s is searched again: what is kept cannot be read (%s)", file, type(error).__name__)
+        return list(parquet_items(str(file), api.web))
+    except SearchError as error:
+        logger.warning("what is kept cannot be read, and is searched again: %s", error)
         return None
 
 
