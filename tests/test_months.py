@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import logging
 import threading
 import time
 from collections import Counter
@@ -101,6 +102,17 @@ def test_months_find_everything_of_the_years(archive_api: str, monkeypatch: pyte
     assert set(found(archive_api, datetime="../2030")) == {one["id"] for one in ARCHIVE}
     monkeypatch.setattr("ndvi_scale.stac_api._PAGE_ITEMS", 3)
     assert set(found(archive_api, datetime=YEARS)) == expected
+
+
+def test_cloud_cover_is_applied_by_the_server_that_filters(
+    archive_api: str, caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
+) -> None:
+    caplog.set_level(logging.INFO, "ndvi_scale")
+    expected = [one["id"] for one in ARCHIVE if one["properties"]["eo:cloud_cover"] <= 3]
+    assert set(found(archive_api, cloud_cover=3)) == set(expected)
+    filters = "stac-fastapi" in request.node.name
+    assert ("declares neither query nor filter" in caplog.text) != filters
+    assert (f"{len(ARCHIVE)} items seen; on the client" in caplog.text) != filters
 
 
 # Kept, and taken up again
