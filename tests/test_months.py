@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import json
 import logging
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 YEARS = "2022-01/2023-12"
+MONTHS = [f"{year}-{month:02}" for year in (2022, 2023) for month in range(1, 13)]
 
 
 def archive() -> list[Json]:
@@ -125,6 +128,8 @@ class Archive:
         self.api = api
         self.url = api.url
         self.fail_at: str | None = None
+        self.stall_at: str | None = None
+        self.stalled = threading.Event()
         self.seconds = 0.005
         self.months: list[str] = []
         self.most_at_once = 0
@@ -140,6 +145,8 @@ class Archive:
             self.most_at_once = max(self.most_at_once, self._at_once)
         if start[:7] != self.fail_at:
             time.sleep(self.seconds)
+        if start[:7] == self.stall_at:
+            self.stalled.wait(50)
         with self._lock:
             self._at_once -= 1
         if start[:7] == self.fail_at:
@@ -163,16 +170,38 @@ def test_a_search_that_died_resumes_at_its_month(archive_of_tests: Archive, tmp_
     with pytest.raises(SearchError) as caught:
         search_items(server.url, datetime=YEARS, cache=folder)
     says(caught, "HTTP 503", "stopped in 2023-05, after 16 of 24 months", f"which {folder} keeps", "resumes there")
-    assert {path.name[:7] for path in folder.iterdir()} >= {f"2022-{month:02}" for month in range(1, 13)}
+    assert {path.name[:7] for path in folder.iterdir()} >= set(MONTHS[:12])
     server.fail_at = None
     server.months.clear()
     assert found(server.url, datetime=YEARS, cache=folder) == whole
-    assert set(server.months) <= {f"2023-{month:02}" for month in range(5, 13)}
+    assert set(server.months) <= set(MONTHS[16:])
     assert "2023-05" in server.months
     server.months.clear()
     assert found(server.url, datetime=YEARS, cache=folder) == whole
     assert server.months == []
     assert len(list(folder.iterdir())) == 24
+
+
+@pytest.mark.slow
+def test_a_search_that_was_killed_resumes(archive_of_tests: Archive, tmp_path: Path) -> None:
+    server, folder = archive_of_tests, tmp_path / "kept"
+    whole = found(server.url, datetime=YEARS)
+    server.months.clear()
+    server.stall_at = "2023-05"
+    command = [sys.executable, "-m", "ndvi_scale", "search", "--catalog", server.url, "--datetime", YEARS]
+    with subprocess.Popen([*command, "--search-cache", folder], stderr=subprocess.DEVNULL) as process:
+        try:
+            deadline = time.monotonic() + 40
+            while len(list(folder.glob("2*.parquet"))) < 12 and time.monotonic() < deadline:
+                time.sleep(0.01)
+        finally:
+            process.kill()
+            server.stalled.set()
+    kept = {path.name[:7] for path in folder.glob("2*.parquet")}
+    assert 12 <= len(kept) < 24
+    server.months.clear()
+    assert found(server.url, datetime=YEARS, cache=folder) == whole
+    assert sorted(server.months) == sorted(set(MONTHS) - kept)
 
 
 def test_without_a_cache_the_error_names_the_option(archive_of_tests: Archive) -> None:
@@ -229,7 +258,8 @@ def test_another_search_is_kept_apart(archive_of_tests: Archive, tmp_path: Path)
     ]
     for number, wanted in enumerate(searches, start=1):
         found(url, datetime="2022-03", cache=tmp_path, **wanted)
-        found(f"{url}?token=secret", datetime="2022-03", cache=tmp_path, **wanted)
+        same = {name: float(value) if name == "cloud_cover" else value for name, value in wanted.items()}
+        found(f"{url}?token=secret", datetime="2022-03", cache=tmp_path, **same)
         assert len(list(tmp_path.iterdir())) == number
     assert len(archive_of_tests.months) == len(searches)
     found(f"{url}/", datetime="2022-03-02/2022-03", cache=tmp_path, collection=COLLECTION)
@@ -280,7 +310,7 @@ def test_few_months_are_in_flight(
     monkeypatch.setitem(search.SOURCES, "scripted", known)
     search_items("scripted", datetime=YEARS)
     assert 1 < archive_of_tests.most_at_once <= most
-    assert Counter(archive_of_tests.months) == Counter(f"{y}-{m:02}" for y in (2022, 2023) for m in range(1, 13))
+    assert sorted(archive_of_tests.months) == MONTHS
 
 
 def test_a_provider_may_allow_fewer(archive_of_tests: Archive, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,7 +94,7 @@ class MonthlySearch:
             "collection": self.collection,
             "month": [month.start and month.start.isoformat(), month.end.isoformat()],
             "area": self.wanted.aoi and self.wanted.aoi.to_geojson(),
-            "cloud_cover": self.wanted.cloud_cover,
+            "cloud_cover": self.wanted.cloud_cover and float(self.wanted.cloud_cover),
         }
         digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
         return self.cache / f"{_label(month)}-{digest[:24]}.parquet"
