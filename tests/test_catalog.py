@@ -164,7 +164,7 @@ def test_recorded_answers_are_read(real_data: Path, tmp_path: Path) -> None:
         assert sorted(found.id for found in items) == sorted(_ids(path)), path
         read += len(items)
         for found in items:
-            west, _, east, _ = Aoi(search._footprint(found), "").bbox  # type: ignore[arg-type]
+            west, _, east, _ = Aoi(search.footprint(found), "").bbox  # type: ignore[arg-type]
             assert (east - west) % 360 < 9, found.id  # a tile near a pole spans some degrees
             mentioned |= set(found.properties).union(*(one.extra_fields for one in found.assets.values()))
         save_items(items, tmp_path / "copy.json")

@@ -30,6 +30,8 @@ CHANGES: dict[str, Any] = {
     "offset": 0,
     "assets": (("red", "B4"), ("nir", "B5"), ("scl", "QA")),
     "crs": "EPSG:32631",
+    "grid": "per-zone",
+    "tiles": ("31TCJ",),
     "resolution": 10.0,
     "clip": False,
     "chunk": 1024,

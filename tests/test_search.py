@@ -183,7 +183,7 @@ def test_item_without_a_place_is_named(tmp_path: Path, changes: Json, rule: str)
 
 def test_real_item_across_the_antimeridian_is_found_on_both_sides(real_data: Path) -> None:
     path = next((real_data / "stac" / "stactools").glob("*T01WCP*"))
-    west, south, east, north = Aoi(search._footprint(load_items(path)[0]), "").bbox  # type: ignore[arg-type]
+    west, south, east, north = Aoi(search.footprint(load_items(path)[0]), "").bbox  # type: ignore[arg-type]
     assert west > east
     assert len(search_items(path, aoi=parse_bbox((west, south, 180, north)))) == 1
     assert len(search_items(path, aoi=parse_bbox((-180, south, east, north)))) == 1
@@ -277,10 +277,10 @@ def test_two_providers_select_the_same_products(replayed: dict[str, Replay]) -> 
     selected = {}
     for name in ("earth-search", "cdse"):
         granules = [granule_from_item(one) for one in search_items(name, aoi=aoi, datetime=dates)]
-        kept, dropped = choose_processings(granules)
-        selected[name] = {(one.tile, one.datatake, one.baseline) for one in kept}
-        assert not dropped
-        assert {one.epsg for one in kept} == {32635}  # proj:epsg there, proj:code here
+        processings = choose_processings(granules)
+        selected[name] = {(one.tile, one.datatake, one.baseline) for one in processings.chosen}
+        assert not processings.dropped
+        assert {one.epsg for one in processings.chosen} == {32635}  # proj:epsg there, proj:code here
     assert selected["earth-search"] == selected["cdse"]
     assert len(selected["cdse"]) == 8
 
