@@ -346,6 +346,26 @@ def test_recorded_items_of_other_products_are_refused(real_data: Path) -> None:
         assert caught.value.item_id == item.id
 
 
+def test_assets_of_any_name_are_used_when_they_are_given() -> None:
+    document = feature()
+    renamed = {"red": "B4", "nir": "B5", "scl": "QA"}
+    known = granule_from_item(to_item(document))
+    document["assets"] = {renamed.get(key, key): asset for key, asset in document["assets"].items()}
+    with pytest.raises(ItemError, match=r"no asset 'red'.*--asset red=KEY"):
+        granule_from_item(to_item(document))
+    assert granule_from_item(to_item(document), None, tuple(renamed.items())) == known
+    with pytest.raises(ItemError, match=r"no asset 'Red' for band 'red' \(it has B4, B5, QA, red-jp2\)") as caught:
+        granule_from_item(to_item(document), None, (("red", "Red"), ("nir", "B5"), ("scl", "QA")))
+    assert caught.value.asset == "Red"
+
+
+def test_one_band_may_be_named_and_the_others_found() -> None:
+    document = feature()
+    document["assets"]["B5"] = document["assets"]["nir"] | {"href": "s3://other/B5.tif"}
+    found = granule_from_item(to_item(document), None, (("nir", "B5"),))
+    assert (found.nir.href, found.red.href) == ("s3://other/B5.tif", document["assets"]["red"]["href"])
+
+
 @pytest.mark.parametrize(
     "change",
     [

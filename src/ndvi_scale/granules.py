@@ -95,14 +95,16 @@ class Dropped:
     reason: str
 
 
-def granule_from_item(item: pystac.Item, offset: int | None = None) -> Granule:
-    """What NDVI needs to know of an item; `offset` (DN) overrides what the item says.
+def granule_from_item(
+    item: pystac.Item, offset: int | None = None, asset_keys: sentinel2.AssetKeys = ()
+) -> Granule:
+    """What NDVI needs to know of an item; `offset` (DN) and `asset_keys` override what the item says.
 
     Raises ItemError when an asset, its projection fields or the baseline are missing, or when the grids of
     red, nir and SCL do not nest, or when a field makes no sense.
     """
     try:
-        return _granule(item, offset)
+        return _granule(item, offset, asset_keys)
     except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
         raise ItemError(
             f"item {item.id} has a field that makes no sense ({type(error).__name__}: {error}): mend the item, "
@@ -111,14 +113,14 @@ def granule_from_item(item: pystac.Item, offset: int | None = None) -> Granule:
         ) from error
 
 
-def _granule(item: pystac.Item, offset: int | None) -> Granule:
+def _granule(item: pystac.Item, offset: int | None, asset_keys: sentinel2.AssetKeys) -> Granule:
     properties = item.properties
-    keys, missing = sentinel2.find_asset_keys(item.assets)
+    keys, missing = sentinel2.find_asset_keys(item.assets, asset_keys)
     if missing:
         raise ItemError(
             f"item {item.id} has no asset {keys[missing[0]]!r} for band {missing[0]!r} (it has "
             f"{', '.join(sorted(item.assets)) or 'none'}): NDVI needs red, nir and scl; "
-            "leave the item out, or use on-error = skip",
+            f"name it by `--asset {missing[0]}=KEY`, leave the item out, or use on-error = skip",
             item_id=item.id,
             asset=keys[missing[0]],
         )

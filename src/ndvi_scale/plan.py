@@ -177,7 +177,7 @@ def _usable_granules(items: Iterable[pystac.Item], config: RunConfig) -> tuple[l
     granules, dropped = [], []
     for item in items:
         try:
-            granules.append(granule_from_item(item, config.offset))
+            granules.append(granule_from_item(item, config.offset, config.assets))
         except ItemError as error:
             if config.on_error == "raise":
                 raise

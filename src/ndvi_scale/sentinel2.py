@@ -31,6 +31,9 @@ ASSET_KEYS: Final[tuple[dict[str, str], ...]] = (
 )
 """Names of the bands' assets: Earth Search v1; Earth Search v0 and Planetary Computer; CDSE."""
 
+AssetKeys = tuple[tuple[str, str], ...]
+"""(band, asset key) pairs that the user gives, for catalogs that name assets otherwise."""
+
 SCL_CLASSES: Final = (
     "no_data",
     "saturated_or_defective",
@@ -187,10 +190,14 @@ def _declared_offset(asset: Mapping[str, Any]) -> int | None:
     return None
 
 
-def find_asset_keys(keys: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The naming that an item's asset keys follow best, and the bands it lacks under that naming."""
-    present = set(keys)
-    best = max(ASSET_KEYS, key=lambda names: sum(key in present for key in names.values()))
+def find_asset_keys(keys: Iterable[str], given: AssetKeys = ()) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The naming that an item's asset keys follow best, and the bands it lacks under that naming.
+
+    `given` keys are what they are; only the other bands' are found.
+    """
+    present, fixed = set(keys), dict(given)
+    namings = [names | fixed for names in ASSET_KEYS]
+    best = max(namings, key=lambda names: sum(key in present for key in names.values()))
     return best, tuple(band for band, key in best.items() if key not in present)
 
 
@@ -238,6 +245,7 @@ def item_datatake(properties: Mapping[str, Any]) -> str:
         ("s2:datatake_id", r"G(S2[A-D])_(\d{8}T\d{6})"),
         ("eopf:datatake_id", r"G(S2[A-D])_(\d{8}T\d{6})"),
         ("s2:product_uri", r"(S2[A-D])_MSIL\w{2}_(\d{8}T\d{6})"),
+        ("sentinel:product_id", r"(S2[A-D])_MSIL\w{2}_(\d{8}T\d{6})"),
     ):
         match = re.search(pattern, str(properties.get(key, "")))
         if match:
