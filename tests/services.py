@@ -1,4 +1,4 @@
-"""Real services for tests, on free loopback ports: S3 (SeaweedFS), a STAC API (rustac), a Range server.
+"""Real services for tests, on free loopback ports: S3 (SeaweedFS), STAC APIs, a Range server.
 
 Each is a context manager that ends what it started by its own process id. Nothing here needs a network.
 """
@@ -194,6 +194,27 @@ def stac_api(items_json: Path) -> Iterator[str]:
             yield url
 
 
+STAC_FASTAPI = Path(__file__).resolve().parents[1] / ".services" / "stac" / "bin" / "python"
+"""The interpreter that `.ci/stac-api` makes."""
+
+
+@contextlib.contextmanager
+def filtering_stac_api(items: Path) -> Iterator[str]:
+    """Run stac-fastapi over a stac-geoparquet file: conforms for filter and sort, pages by offset.
+
+    Yields the URL of the landing page.
+    """
+    (port,) = free_ports(1)
+    program = Path(__file__).with_name("geoparquet_api.py")
+    with tempfile.TemporaryDirectory(prefix="stac") as folder:
+        log = Path(folder) / "stac.log"
+        command = [str(STAC_FASTAPI), str(program), str(items), str(port)]
+        with _running(command, log, Path(folder)) as process:
+            url = f"http://127.0.0.1:{port}"
+            _wait(f"{url}/", process, log)
+            yield url
+
+
 @dataclass(frozen=True)
 class Served:
     """One request that was answered."""
@@ -253,13 +274,19 @@ class RangeServer:
 def range_server(directory: Path) -> Iterator[RangeServer]:
     """Serve a folder over HTTP/1.1 with Range and HEAD, one thread a connection."""
     handler = type("Handler", (_RangeHandler,), {"root": directory.resolve()})
+    with serving(handler) as url:
+        handler.record = RangeServer(url, directory)  # type: ignore[attr-defined]
+        yield handler.record
+
+
+@contextlib.contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Answer on a free loopback port, in a thread; yields the address."""
     with QuietServer(("127.0.0.1", 0), handler) as server:
-        record = RangeServer(f"http://127.0.0.1:{server.server_address[1]}", directory)
-        handler.record = record  # type: ignore[attr-defined]
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:
-            yield record
+            yield f"http://127.0.0.1:{server.server_address[1]}"
         finally:
             server.shutdown()
             thread.join()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
-import threading
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 
@@ -148,12 +147,6 @@ class _Handler(BaseHTTPRequestHandler):
 @contextlib.contextmanager
 def scripted_api() -> Iterator[ScriptedApi]:
     handler = type("Handler", (_Handler,), {})
-    with services.QuietServer(("127.0.0.1", 0), handler) as server:
-        handler.api = ScriptedApi(f"http://127.0.0.1:{server.server_address[1]}")
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield handler.api
-        finally:
-            server.shutdown()
-            thread.join()
+    with services.serving(handler) as url:
+        handler.api = ScriptedApi(url)
+        yield handler.api

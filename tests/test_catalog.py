@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pyarrow import parquet
 
 from ndvi_scale import search
 from ndvi_scale.aoi import Aoi, parse_bbox
 from ndvi_scale.errors import EmptySearchError, SearchError
 from ndvi_scale.item_files import load_items, save_items
 from ndvi_scale.search import search_items
+from replay import recordings
 from stac import COLLECTION, collection_of, days, item, says, scripted_api, static_catalog, write
 
 if TYPE_CHECKING:
@@ -41,11 +45,19 @@ def test_single_item(tmp_path: Path) -> None:
     assert search_items(path)[0].assets["red"].href == str(tmp_path / "3" / "red.tif")
 
 
+def test_list_of_items(tmp_path: Path) -> None:
+    path = write(tmp_path / "items.json", [item(4), item(2)])
+    assert days(search_items(path)) == [2, 4]
+    assert search_items(path)[0].assets["red"].href == str(tmp_path / "2" / "red.tif")
+
+
 @pytest.mark.parametrize(
     ("name", "document", "value", "rule", "remedy"),
     [
         ("bad.json", "{", "bad.json", "not JSON", "Give the JSON"),
         ("bad.json", "[1]", "bad.json", "a JSON list", "Give a catalog"),
+        ("bad.json", "[]", "bad.json", "a JSON list", "Give a catalog"),
+        ("bad.json", [item(1), {"type": "Catalog"}], "bad.json", "a JSON list", "Give a catalog"),
         ("bad.json", {"type": "Polygon", "coordinates": []}, "'Polygon'", "not STAC", "Give a catalog"),
         ("bad.json", {"type": "FeatureCollection"}, "bad.json", "list of features", "Write it again"),
         ("bad.json", collection_of({"type": "Feature", "id": "x"}), "'x'", "not a STAC item", "leave it out"),
@@ -138,25 +150,41 @@ def test_real_static_catalog(real_data: Path) -> None:
         search_items(catalog, aoi=parse_bbox("1,43,2,44"))
 
 
-def recorded(folder: Path) -> list[Path]:
-    paths = sorted((folder / "stac").rglob("*json")) + sorted((folder / "stac").rglob("*.parquet"))
-    kinds = ("request.json", "landing.json", "collections.json", "stacgeoparquet_sentinel-2-l2a-pc.json")
-    return [path for path in paths if not path.name.endswith(kinds) and "collection" not in path.stem.split(".")]
+def test_there_are_recorded_answers_of_all_kinds(real_data: Path) -> None:
+    kinds = Counter(path.suffix for path in recordings(real_data / "stac"))
+    assert kinds == {".json": 28, ".geojson": 2, ".parquet": 1}
 
 
 def test_recorded_answers_are_read(real_data: Path, tmp_path: Path) -> None:
+    """Single items, pages, item collections, a list of items, Parquet; STAC 1.0.0-beta.1 to 1.1.0."""
     read = 0
-    for path in recorded(real_data):
-        if path.name.startswith("collection_"):
-            with pytest.raises(SearchError, match=r"page of a STAC API.*landing page"):
-                load_items(path)
-            continue
+    mentioned: set[str] = set()
+    for path in recordings(real_data / "stac"):
         items = load_items(path)
+        assert sorted(found.id for found in items) == sorted(_ids(path)), path
         read += len(items)
         for found in items:
-            west, _, east, _ = Aoi(search._footprint(found), "").bbox  # type: ignore[arg-type]
+            west, _, east, _ = Aoi(search.footprint(found), "").bbox  # type: ignore[arg-type]
             assert (east - west) % 360 < 9, found.id  # a tile near a pole spans some degrees
+            mentioned |= set(found.properties).union(*(one.extra_fields for one in found.assets.values()))
         save_items(items, tmp_path / "copy.json")
         copied = load_items(tmp_path / "copy.json")
         assert [found.to_dict()["assets"] for found in copied] == [found.to_dict()["assets"] for found in items]
+    assert mentioned >= {"proj:code", "proj:epsg"}  # both versions of the extension
     assert read > 200
+
+
+def _ids(path: Path) -> list[str]:
+    if path.suffix == ".parquet":
+        return parquet.read_table(path, columns=["id"])["id"].to_pylist()
+    document = json.loads(path.read_text())
+    features = document if isinstance(document, list) else document.get("features") or [document]
+    return [feature["id"] for feature in features]
+
+
+def test_recorded_collections_are_pages_of_an_api(real_data: Path) -> None:
+    paths = sorted((real_data / "stac").glob("*/collection_*.json"))
+    assert len(paths) == 2
+    for path in paths:
+        with pytest.raises(SearchError, match=r"page of a STAC API.*landing page"):
+            load_items(path)

@@ -15,6 +15,8 @@ import xarray as xr
 
 from ndvi_scale import errors
 from ndvi_scale.cli import EXIT_CODES, main
+from ndvi_scale.item_files import load_items
+from replay import replaying
 
 if TYPE_CHECKING:
     from ndvi_scale.sandbox import Sandbox
@@ -44,7 +46,7 @@ def arguments(sandbox: Sandbox, tmp_path: Path) -> list[str]:
     return ["run", *catalog, "--chunk", "64", "--out", str(tmp_path / "ndvi.zarr")]
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["plan"], ["search"], ["demo"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["plan"], ["search"], ["demo"], ["sources"]])
 def test_help_loads_nothing_heavy(command: list[str]) -> None:
     code = (
         "import sys, click\nfrom ndvi_scale.cli import cli\n"
@@ -387,3 +389,91 @@ def test_ctrl_c_stops_cleanly_and_resumes(sandbox: Sandbox, tmp_path: Path) -> N
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 0
     assert "Done." in again.stderr
+
+
+# Sources and searches
+
+
+def test_sources_are_listed(capfd: pytest.CaptureFixture[str]) -> None:
+    assert call("sources") == 0
+    said = capfd.readouterr().err
+    for part in ("earth-search", "sentinel-2-c1-l2a", "auto", "planetary-computer", "cdse", "S3 keys", "baseline"):
+        assert part in said
+    assert call("sources", "--json") == 0
+    facts = json.loads(capfd.readouterr().out)
+    assert facts["cdse"]["collections"] == ["sentinel-2-l2a"]
+    assert facts["cdse"]["account"] == "S3 keys of the provider"
+
+
+def test_empty_search_has_its_exit_code_and_makes_no_store(
+    real_data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with replaying(real_data / "stac" / "cdse-v1") as server:
+        arguments = ["--catalog", server.url, "--collection", "sentinel-2-l2a", "--bbox", "1,43,2,44"]
+        for command in ("run", "plan", "search"):
+            out = ["--out", tmp_path / "ndvi.zarr"] if command == "run" else []
+            assert call(command, *arguments, *out) == errors.EmptySearchError.exit_code == 4
+            assert "no item came back" in capfd.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
+def test_search_cache_keeps_months(real_data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with replaying(real_data / "stac" / "cdse-v1") as server:
+        arguments = ["search", "--catalog", server.url, "--collection", "sentinel-2-l2a", "--json"]
+        arguments += ["--bbox", "29.387,53.1624,29.389,53.1636", "--datetime", "2023-11-01/2023-11-10"]
+        for _ in range(2):
+            assert call(*arguments, "--search-cache", tmp_path / "kept") == 0
+            assert len(json.loads(capfd.readouterr().out)) == 8
+        assert len(server.asked) == 1
+        (tmp_path / "run.toml").write_text(f'search-cache = "{tmp_path}/kept"')
+        assert call(*arguments, "--config", tmp_path / "run.toml") == 0
+        assert len(server.asked) == 1
+    (kept,) = (tmp_path / "kept").iterdir()
+    assert kept.name.startswith("2023-11-")
+
+
+def test_holes_are_shown_without_being_asked_for(real_data: Path) -> None:
+    code = (
+        "import sys\nfrom dataclasses import replace\nfrom ndvi_scale import cli, search\n"
+        "name, url = 'earth-search', sys.argv.pop()\n"
+        "search.SOURCES[name] = replace(search.SOURCES[name], url=url)\ncli.main()"
+    )
+    arguments = [
+        "search",
+        "--catalog",
+        "earth-search",
+        "--collection",
+        "auto",
+        "--bbox",
+        "29.387,53.1624,29.389,53.1636",
+    ]
+    with replaying(real_data / "stac" / "earth-search-v1") as server:
+        whole = [sys.executable, "-c", code, *arguments, "--datetime", "2023-11-01/2023-11-10", server.url]
+        done = subprocess.run(whole, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (
+        "sentinel-2-c1-l2a lacks 8 of 8 products; used from elsewhere: S2B_35UPU_20231109_0_L2A, S2B" in done.stderr
+    )
+
+
+def test_assets_are_given_by_flags_and_by_file(
+    sandbox: Sandbox, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    renamed = {"red": "B4", "nir": "B5", "scl": "QA"}
+    documents = [item.to_dict(include_self_link=False) for item in load_items(sandbox.items)]
+    for one in documents:
+        one["assets"] = {renamed.get(key, key): asset for key, asset in one["assets"].items()}
+    items = tmp_path / "items.json"
+    items.write_text(json.dumps({"type": "FeatureCollection", "features": documents}))
+    plan = ["plan", "--items", items, "--bbox", box(sandbox), "--json"]
+    assert call(*plan) == errors.ItemError.exit_code
+    assert "--asset red=KEY" in capfd.readouterr().err
+    flags = [word for band, key in renamed.items() for word in ("--asset", f"{band}={key}")]
+    assert call(*plan, *flags) == 0
+    by_flags = json.loads(capfd.readouterr().out)
+    config = tmp_path / "run.toml"
+    config.write_text('assets = { scl = "QA", red = "B4", nir = "B5" }')
+    assert call(*plan, "--config", config) == 0
+    assert json.loads(capfd.readouterr().out) == by_flags
+    assert call(*plan, "--asset", "blue=B2") == errors.ConfigError.exit_code
+    assert "asset band 'blue' is unknown" in capfd.readouterr().err

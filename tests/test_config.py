@@ -28,7 +28,10 @@ CHANGES: dict[str, Any] = {
     "mask": (0, 1),
     "out_of_range": "clip",
     "offset": 0,
+    "assets": (("red", "B4"), ("nir", "B5"), ("scl", "QA")),
     "crs": "EPSG:32631",
+    "grid": "per-zone",
+    "tiles": ("31TCJ",),
     "resolution": 10.0,
     "clip": False,
     "chunk": 1024,
@@ -93,6 +96,34 @@ def test_whole_numbers_are_the_same_as_int_and_float(name: str) -> None:
     assert whole.digest() == point.digest()
 
 
+@pytest.mark.parametrize(
+    "given",
+    [{"scl": "QA", "red": "B4"}, ["scl=QA", "red=B4"], ("red = B4", "scl=QA"), (("red", "B4"), ("scl", "QA"))],
+)
+def test_assets_are_the_same_in_every_form_and_order(given: Any) -> None:
+    assert make_config({"assets": given}).assets == (("red", "B4"), ("scl", "QA"))
+
+
+@pytest.mark.parametrize(
+    ("given", "parts"),
+    [
+        (["green=B3"], ("asset band 'green' is unknown", "red, nir, scl")),
+        ({"RED": "B4"}, ("asset band 'RED' is unknown", "red, nir, scl")),
+        (["red"], ("asset ('red', '')", "BAND=KEY")),
+        (["=B4"], ("asset ('', 'B4')", "BAND=KEY")),
+        ({"red": 4}, ("asset ('red', 4)", "BAND=KEY")),
+        (("red", "B4"), ("asset ('red', '')", "--asset red=B4")),
+        ([3], ("asset 3", "BAND=KEY")),
+        (["red=B4", "red=B5"], ("asset 'red' is given 2 times", "keep one")),
+        ("red=B4", ("assets 'red=B4'", "BAND=KEY")),
+    ],
+)
+def test_assets_refused(given: Any, parts: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_config({"assets": given})
+    says(caught, *parts)
+
+
 def test_where_the_aoi_came_from_does_not_count() -> None:
     file, text = (RunConfig(aoi=Aoi(HOME.geometry, source)) for source in ("home.geojson", "1,43,2,44"))
     assert file.digest() == text.digest()
@@ -120,6 +151,9 @@ def test_differences_shorten_long_values() -> None:
             "aoi": st.none() | st.just(HOME) | st.just(Aoi(shapely.Point(1, 43).buffer(0.01), "a disc")),
             "datetime": st.none() | st.text(max_size=8),
             "cloud_cover": st.none() | st.floats(0, 100),
+            "assets": st.dictionaries(st.sampled_from(["red", "nir", "scl"]), st.text(min_size=1, max_size=8)).map(
+                lambda keys: tuple(keys.items())
+            ),
             "mask": st.sets(st.integers(0, 11)).map(sorted).map(tuple),
             "out_of_range": st.sampled_from(["mask", "clip"]),
             "offset": st.none() | st.integers(-32768, 32767),
@@ -339,7 +373,7 @@ def test_an_unknown_key_and_its_neighbour(tmp_path: Path, key: str, near: str) -
 
 
 def test_an_unknown_key_without_neighbour(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"unknown setting 'zzzzzz' \(known: aoi, bbox"):
+    with pytest.raises(ConfigError, match=r"unknown setting 'zzzzzz' \(known: aoi, assets, bbox"):
         read_config(toml(tmp_path, "zzzzzz = 1"))
 
 

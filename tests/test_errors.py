@@ -32,7 +32,3 @@ def test_an_error_comes_whole_out_of_another_process(error: NdviScaleError) -> N
     assert str(again) == str(error)
     assert vars(again) == vars(error)
     assert again.exit_code == error.exit_code
-
-
-def test_a_failed_read_is_not_permanent_unless_it_says_so() -> None:
-    assert not ReadError("m", item_id="i", asset="a").permanent

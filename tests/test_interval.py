@@ -10,8 +10,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ndvi_scale.errors import ConfigError
-from ndvi_scale.interval import Interval, parse_interval
+from ndvi_scale.interval import Interval, parse_interval, split_by_month
 from stac import says, utc
+
+_MOMENTS = st.datetimes(dt.datetime(2000, 1, 1), dt.datetime(2050, 1, 1), timezones=st.just(dt.UTC))  # noqa: DTZ001
 
 
 @pytest.mark.parametrize(
@@ -94,3 +96,47 @@ def test_interval_never_fails_but_with_a_config_error(text: str) -> None:
     with contextlib.suppress(ConfigError):
         interval = parse_interval(text)
         assert interval.start is None or interval.end is None or interval.start < interval.end
+
+
+# Months
+
+NOW = utc(2024, 3, 15, 12)
+
+
+@pytest.mark.parametrize(
+    ("text", "edges"),
+    [
+        ("2023-06", []),
+        ("2023-07", []),
+        ("2023-06-15/2023-07-14", []),  # crosses a month's end, and is no longer than one
+        ("2023-06-15/2023-07-16", [utc(2023, 7, 1)]),
+        ("2023-06/2023-07", [utc(2023, 7, 1)]),
+        ("2023-12-31/2024-01-31", [utc(2024, 1, 1)]),
+        ("2024-01-10/..", [utc(2024, 2, 1), utc(2024, 3, 1)]),
+        ("2024-03/..", []),
+        ("2024-01/2030", [utc(2024, 2, 1), utc(2024, 3, 1)]),
+        ("2030/2031", []),
+        ("../2015-05", []),
+        ("../2015-07", [utc(2015, 6, 1), utc(2015, 7, 1)]),
+        ("1900/2015-07", [utc(2015, 6, 1), utc(2015, 7, 1)]),
+    ],
+)
+def test_where_an_interval_is_split(text: str, edges: list[dt.datetime]) -> None:
+    pieces = split_by_month(parse_interval(text), NOW)
+    assert [piece.start for piece in pieces[1:]] == edges
+
+
+@given(st.none() | _MOMENTS, st.none() | _MOMENTS, _MOMENTS, _MOMENTS)
+def test_every_moment_is_in_one_piece(
+    start: dt.datetime | None, end: dt.datetime | None, now: dt.datetime, moment: dt.datetime
+) -> None:
+    assume(start is None or end is None or start < end)
+    whole = Interval(start, end)
+    pieces = split_by_month(whole, now)
+    assert sum(moment in piece for piece in pieces) == (moment in whole)
+    assert all(piece.start is None or piece.start != piece.end for piece in pieces)
+    for piece in pieces[1:-1]:
+        assert piece.start is not None
+        assert piece.end is not None
+        assert (piece.start.day, piece.end.day) == (1, 1)
+        assert piece.end - piece.start <= dt.timedelta(days=31)

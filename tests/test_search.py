@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,12 +12,16 @@ import pytest
 from ndvi_scale import search
 from ndvi_scale.aoi import Aoi, parse_bbox
 from ndvi_scale.errors import ConfigError, EmptySearchError, SearchError
+from ndvi_scale.granules import choose_processings, granule_from_item
 from ndvi_scale.item_files import load_items
 from ndvi_scale.search import search_items
-from ndvi_scale.sources import Source
+from ndvi_scale.sentinel2 import BANDS, find_asset_keys, item_datatake
+from ndvi_scale.sources import Source, access_of
+from replay import Replay, replaying
 from stac import COLLECTION, HOME, Json, box, collection_of, days, item, says, scripted_api, write
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     import services
@@ -177,7 +183,7 @@ def test_item_without_a_place_is_named(tmp_path: Path, changes: Json, rule: str)
 
 def test_real_item_across_the_antimeridian_is_found_on_both_sides(real_data: Path) -> None:
     path = next((real_data / "stac" / "stactools").glob("*T01WCP*"))
-    west, south, east, north = Aoi(search._footprint(load_items(path)[0]), "").bbox  # type: ignore[arg-type]
+    west, south, east, north = Aoi(search.footprint(load_items(path)[0]), "").bbox  # type: ignore[arg-type]
     assert west > east
     assert len(search_items(path, aoi=parse_bbox((west, south, 180, north)))) == 1
     assert len(search_items(path, aoi=parse_bbox((-180, south, east, north)))) == 1
@@ -214,6 +220,69 @@ def test_known_source_brings_its_collection(monkeypatch: pytest.MonkeyPatch) -> 
             assert days(search_items(catalog)) == [1, 2, 3, 4, 5]
         assert all(body["collections"] == [COLLECTION] for body in api.bodies)
         assert search.SOURCES["earth-search"].collection == COLLECTION
+
+
+# Recorded answers
+
+
+@pytest.fixture
+def replayed(real_data: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Replay]]:
+    """The known sources, each at the address of its recorded answers."""
+    folders = {"earth-search": "earth-search-v1", "cdse": "cdse-v1"}
+    with contextlib.ExitStack() as stack:
+        servers = {}
+        for name, source in list(search.SOURCES.items()):
+            folder = real_data / "stac" / folders.get(name, name)
+            servers[name] = stack.enter_context(replaying(folder))
+            monkeypatch.setitem(search.SOURCES, name, replace(source, url=servers[name].url))
+        yield servers
+
+
+@pytest.mark.parametrize(
+    ("name", "collection", "count"),
+    [
+        ("earth-search", None, 10),
+        ("earth-search", "sentinel-2-l2a", 10),
+        ("earth-search", "sentinel-2-c1-l2a", 10),
+        ("earth-search", "sentinel-2-pre-c1-l2a", 10),
+        ("earth-search-v0", None, 1),
+        ("cdse", None, 10),
+    ],
+)
+def test_every_source_is_searched_by_its_name(
+    replayed: dict[str, Replay], name: str, collection: str | None, count: int
+) -> None:
+    items = search_items(name, collection=collection)
+    source = search.SOURCES[name]
+    assert len(items) == count
+    assert {one.collection_id for one in items} == {collection or source.collection}
+    for one in items:
+        assert not find_asset_keys(one.assets)[1]
+        assert find_asset_keys(one.assets)[0] == dict(zip(BANDS, source.assets, strict=True))
+        assert item_datatake(one.properties)
+        access = access_of(one.assets[source.assets[0]].href)
+        assert access is not None
+        assert access.name == source.access
+
+
+def test_planetary_computer_knows_its_collection(replayed: dict[str, Replay]) -> None:
+    with pytest.raises(EmptySearchError, match="no item came back"):  # no search of it was recorded
+        search_items("planetary-computer", aoi=HOME)
+    with pytest.raises(SearchError, match=r"no collection 'sentinel-2-l1c'.*sentinel-2-l2a"):
+        search_items("planetary-computer", collection="sentinel-2-l1c")
+
+
+def test_two_providers_select_the_same_products(replayed: dict[str, Replay]) -> None:
+    aoi, dates = parse_bbox("29.387,53.1624,29.389,53.1636"), "2023-11-01/2023-11-10"
+    selected = {}
+    for name in ("earth-search", "cdse"):
+        granules = [granule_from_item(one) for one in search_items(name, aoi=aoi, datetime=dates)]
+        processings = choose_processings(granules)
+        selected[name] = {(one.tile, one.datatake, one.baseline) for one in processings.chosen}
+        assert not processings.dropped
+        assert {one.epsg for one in processings.chosen} == {32635}  # proj:epsg there, proj:code here
+    assert selected["earth-search"] == selected["cdse"]
+    assert len(selected["cdse"]) == 8
 
 
 # The services themselves

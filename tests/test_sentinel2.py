@@ -430,7 +430,12 @@ RECORDED_PASSES = [
         "33RYP",
         "S2B_20250204T093109",
     ),
-    ("earth-search-v0/search_sentinel-s2-l2a-cogs.json", "S2B_20EPT_20250731_0_L2A", "20EPT", ""),
+    (
+        "earth-search-v0/search_sentinel-s2-l2a-cogs.json",
+        "S2B_20EPT_20250731_0_L2A",
+        "20EPT",
+        "S2B_20250731T131909",
+    ),
     (
         "planetary-computer/item_S2B_MSIL2A_20200705T101559_R065_T32TMT_20200825T083452.json",
         "S2B_MSIL2A_20200705T101559_R065_T32TMT_20200825T083452",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ndvi_scale.sources import ACCESS, SOURCES, access_of
+from ndvi_scale.sentinel2 import ASSET_KEYS, BANDS
+from ndvi_scale.sources import ACCESS, SOURCES, Limits, access_of
 
 
 @pytest.mark.parametrize(
@@ -40,3 +41,17 @@ def test_every_source_names_its_collections_and_offsets() -> None:
 def test_rules_do_not_overlap() -> None:
     places = [place for access in ACCESS for place in (*access.hosts, *access.buckets)]
     assert len(places) == len(set(places))
+
+
+def test_every_source_names_its_assets_and_how_they_are_read() -> None:
+    for source in SOURCES.values():
+        assert dict(zip(BANDS, source.assets, strict=True)) in ASSET_KEYS
+        assert source.access in {access.name for access in ACCESS}
+    assert {name: source.account for name, source in SOURCES.items()} == {
+        "earth-search": "none",
+        "earth-search-v0": "none",
+        "planetary-computer": "none, links signed for an hour",
+        "cdse": "S3 keys of the provider",
+    }
+    assert SOURCES["cdse"].limits.connections == 4
+    assert SOURCES["earth-search"].limits == Limits()

@@ -14,7 +14,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import services
-from ndvi_scale import catalog, stac_api
+from ndvi_scale import stac_api, web
 from ndvi_scale.aoi import parse_bbox, read_aoi
 from ndvi_scale.errors import EmptySearchError, SearchError
 from ndvi_scale.interval import Interval
@@ -85,7 +85,7 @@ def test_api_without_the_collection_or_a_fitting_item(rustac_api: str) -> None:
 
 @pytest.fixture
 def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedApi]:
-    monkeypatch.setattr(catalog, "_RETRIES", 0)
+    monkeypatch.setattr(web, "_RETRIES", 0)
     with scripted_api() as scripted:
         yield scripted
 
@@ -104,10 +104,11 @@ def test_what_is_sent_to_an_api(api: ScriptedApi) -> None:
 def test_open_dates_and_polygons_are_sent(api: ScriptedApi, tmp_path: Path) -> None:
     triangle = {"type": "Polygon", "coordinates": [[[1, 43], [2, 43], [2, 44], [1, 43]]]}
     search_items(api.url, aoi=read_aoi(write(tmp_path / "a.json", triangle)), datetime="2023-06/..")
-    (body,) = api.bodies
-    assert body["intersects"]["type"] == "Polygon"
-    assert "bbox" not in body
-    assert body["datetime"] == "2023-06-01T00:00:00Z/.."
+    assert {body["intersects"]["type"] for body in api.bodies} == {"Polygon"}
+    assert not any("bbox" in body for body in api.bodies)
+    asked = sorted(body["datetime"] for body in api.bodies)
+    assert asked[0] == "2023-06-01T00:00:00Z/2023-07-01T00:00:00Z"
+    assert asked[-1].endswith("/..")
 
 
 @given(st.datetimes(timezones=st.just(dt.UTC)), st.datetimes(timezones=st.just(dt.UTC)))
@@ -194,6 +195,44 @@ def test_duplicates_across_pages(api: ScriptedApi, caplog: pytest.LogCaptureFixt
     assert "1 items came more than once" in caplog.text
 
 
+def test_later_page_that_is_not_stac_is_no_end(api: ScriptedApi) -> None:
+    script_pages(api, collection_of(item(1)), {"message": "Endpoint request timed out"})
+    with pytest.raises(SearchError, match="does not answer as STAC"):
+        search_items(api.url)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_next_links_may_be_relative(api: ScriptedApi, method: str) -> None:
+    api.other["/search/2"] = collection_of(item(2))
+    api.search = lambda _: (
+        collection_of(item(1)) | {"links": [{"rel": "next", "href": "./search/2?token=x", "method": method}]}
+    )
+    assert days(search_items(api.url)) == [1, 2]
+
+
+def test_pager_without_end_is_stopped(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stac_api, "_MAX_PAGES", 7)
+    script_pages(api, *(collection_of(item(day)) for day in range(1, 28)))
+    with pytest.raises(SearchError) as caught:
+        search_items(api.url)
+    says(caught, api.url, "7 pages with 7 items, and still a next one", "fewer days or a smaller region")
+
+
+def test_server_that_counts_more_than_it_gives_is_not_believed_in_silence(
+    api: ScriptedApi, caplog: pytest.LogCaptureFixture
+) -> None:
+    page = collection_of(item(1), item(2))
+    for count in ({"numberMatched": 5}, {"context": {"matched": 5}}):
+        caplog.clear()
+        api.search = lambda _, count=count: page | count
+        assert days(search_items(api.url)) == [1, 2]
+        assert "the server counts 5 items and gave 2: some may be missing" in caplog.text
+    caplog.clear()
+    api.search = lambda _: page | {"numberMatched": 2}
+    search_items(api.url)
+    assert not caplog.records
+
+
 def test_last_page_that_links_on_for_ever(api: ScriptedApi, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "ndvi_scale")
     script_pages(api, collection_of(item(1), item(2)), collection_of(item(3)))
@@ -268,11 +307,13 @@ def test_what_a_server_may_answer(api: ScriptedApi, path: str, answer: Any, part
 @pytest.mark.parametrize(
     ("page", "parts"),
     [
+        ({}, ("does not answer as STAC (KeyError: 'features')", "Check the address")),
+        ({"code": "Oops", "description": "200, and yet wrong"}, ("does not answer as STAC", "Check the address")),
         ({"features": [3]}, ("does not answer as STAC", "Check the address")),
         ({"features": [{"id": "x"}]}, ("'x' is not a STAC item", "leave it out")),
         ({"collections": [1]}, ("does not answer as STAC", "Check the address")),
         (
-            collection_of(item(1)) | {"links": [{"href": "x"}]},
+            collection_of(item(1)) | {"links": [{"rel": "next"}]},
             ("does not answer as STAC", "Check the address"),
         ),
     ],
@@ -291,14 +332,14 @@ def test_landing_page_without_search(api: ScriptedApi) -> None:
 
 
 def test_busy_server_is_asked_again(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog, "_RETRIES", 3)
+    monkeypatch.setattr(web, "_RETRIES", 3)
     answers = iter([(503, "busy"), (429, "slow down"), collection_of(item(1))])
     api.search = lambda _: next(answers)
     assert days(search_items(api.url)) == [1]
 
 
 def test_time_out(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog, "_TIMEOUT_S", (0.2, 0.2))
+    monkeypatch.setattr(web, "TIMEOUT_S", (0.2, 0.2))
     done = threading.Event()
     api.search = lambda _: done.wait(5) and collection_of()
     with pytest.raises(SearchError, match=r"timed out after 0\.2 s.*Try later"):
@@ -307,8 +348,8 @@ def test_time_out(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_server(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog, "_RETRIES", 1)
-    caplog.set_level("WARNING", logger="urllib3")
+    monkeypatch.setattr(web, "_RETRIES", 1)
+    caplog.set_level("DEBUG")
     (port,) = services.free_ports(1)
     with pytest.raises(SearchError) as caught:
         search_items(f"http://me:secret@127.0.0.1:{port}/v1?token=secret")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ndvi_scale.item_files import load_items, save_items
     from ndvi_scale.lazy import compute_ndvi, load_bands, open_ndvi
     from ndvi_scale.ledger import load_plan
-    from ndvi_scale.plan import Plan, build_plan
+    from ndvi_scale.plan import Plan, build_plan, build_plans
     from ndvi_scale.readers import open_reader
     from ndvi_scale.region import compute_region
     from ndvi_scale.sandbox import make_sandbox
@@ -50,6 +50,7 @@ _HOMES = {
     "RunReport": "batch",
     "Store": "store",
     "build_plan": "plan",
+    "build_plans": "plan",
     "compute_ndvi": "lazy",
     "compute_region": "region",
     "estimate_plan": "estimate",
@@ -79,6 +80,7 @@ __all__ = [
     "Store",
     "__version__",
     "build_plan",
+    "build_plans",
     "compute_ndvi",
     "compute_region",
     "estimate_plan",

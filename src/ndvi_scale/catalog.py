@@ -11,12 +11,10 @@ import logging
 import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
-from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin, urlsplit, urlunsplit
+from urllib.parse import urljoin, urlsplit
 from urllib.request import url2pathname
 
 import pystac
@@ -24,6 +22,7 @@ from pystac.errors import STACError
 
 from ndvi_scale.errors import SearchError
 from ndvi_scale.hrefs import is_remote, refusal, refused_asset, unsigned
+from ndvi_scale.web import TIMEOUT_S, answers, is_url, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,8 +34,6 @@ logger = logging.getLogger(__name__)
 Json = dict[str, Any]
 
 PARQUET = (".parquet", ".geoparquet")
-_TIMEOUT_S = (10.0, 60.0)  # to connect, to the next byte: a page of 100 items takes seconds to compute
-_RETRIES = 3
 _READS_AT_ONCE = 16  # item files of a static catalog; each is one round trip
 
 
@@ -67,19 +64,6 @@ def is_parquet(where: str) -> bool:
     return urlsplit(where).path.endswith(PARQUET)
 
 
-def is_url(href: str) -> bool:
-    """Whether it is read over http(s)."""
-    return urlsplit(href).scheme.lower() in {"http", "https"}
-
-
-def shown(href: str) -> str:
-    """Strip what may be secret from a URL: user, password, query; a path stays."""
-    if "://" not in href:
-        return href
-    parts = urlsplit(href)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-
 def absolute_href(href: str, base: str) -> str:
     """`href` as seen from the file or page `base`; an empty one, which points nowhere, stays empty."""
     if not href:
@@ -95,15 +79,22 @@ def absolute_href(href: str, base: str) -> str:
 
 
 def read_json(href: str, web: StacApiIO) -> Json:
-    """Read a JSON object from a path or URL; every failure is a SearchError."""
+    """Read a JSON object, or a list of items, from a path or URL; every failure is a SearchError."""
     with answers(href):
         document = json.loads(web.request(href) if is_url(href) else Path(href).read_text(encoding="utf-8"))
+        if _is_list_of_items(document):
+            return {"type": "FeatureCollection", "features": document}
         if not isinstance(document, dict):
             raise SearchError(
                 f"{shown(href)}: not STAC but a JSON {type(document).__name__}. "
                 "Give a catalog, collection, item or item collection."
             )
         return document
+
+
+def _is_list_of_items(document: Any) -> bool:
+    listed = document if isinstance(document, list) else []
+    return bool(listed) and all(isinstance(one, dict) and one.get("type") == "Feature" for one in listed)
 
 
 def parquet_items(href: str, web: StacApiIO) -> Iterator[pystac.Item]:
@@ -128,7 +119,7 @@ def _download(href: str, web: StacApiIO, folder: Path) -> Path:
 
     file = folder / "items.parquet"
     with answers(href):
-        answer = web.session.get(href, timeout=_TIMEOUT_S)
+        answer = web.session.get(href, timeout=TIMEOUT_S)
         if not answer.ok:
             raise APIError.from_response(answer)
         file.write_bytes(answer.content)
@@ -235,75 +226,3 @@ def _asset(asset: Json, base: str, *, remote: bool) -> Json:
         return refused_asset(asset, f"{why}: {shown(href)}") if why else {**asset, "href": unsigned(href)}
     except ValueError as error:
         return refused_asset(asset, f"an href is no URL ({error})")
-
-
-# The web, and what goes wrong there
-
-
-@contextmanager
-def web_session() -> Iterator[StacApiIO]:
-    """One HTTP session with time-outs and retries, closed at the end."""
-    from pystac_client.stac_api_io import StacApiIO
-    from urllib3 import Retry
-
-    retry = Retry(
-        total=_RETRIES,
-        backoff_factor=0.5,
-        status_forcelist=(429, 502, 503, 504),
-        allowed_methods=None,  # a search is a POST that changes nothing
-        raise_on_status=False,
-    )
-    web = StacApiIO(timeout=_TIMEOUT_S, max_retries=retry)
-    retries = logging.getLogger("urllib3.connectionpool")
-    retries.addFilter(_without_queries)
-    try:
-        yield web
-    finally:
-        retries.removeFilter(_without_queries)
-        web.session.close()
-
-
-def _without_queries(record: logging.LogRecord) -> bool:
-    """Cut query strings from urllib3's notes on retries: they may hold a signature."""
-    if isinstance(record.args, tuple):
-        record.args = tuple(value.partition("?")[0] if isinstance(value, str) else value for value in record.args)
-    return True
-
-
-@contextmanager
-def answers(href: str) -> Iterator[None]:
-    """Tell every way in which a file or a server does not answer as one SearchError, without secrets."""
-    from pystac_client.exceptions import APIError
-
-    try:
-        yield
-    except (APIError, OSError) as error:
-        if is_url(href):
-            raise SearchError(f"{shown(href)}: {_network_failure(error)}") from None
-        why = error.strerror if isinstance(error, OSError) else error
-        raise SearchError(f"{href}: cannot be read ({why}). Check the path, and the links to it.") from error
-    except ValueError as error:  # JSON and UTF-8 alike
-        raise SearchError(
-            f"{shown(href)}: not JSON ({error}). Give the JSON of a catalog, not a web page."
-        ) from None
-    except (KeyError, TypeError, AttributeError) as error:
-        raise SearchError(
-            f"{shown(href)}: does not answer as STAC ({type(error).__name__}: {error}). Check the address."
-        ) from None
-
-
-def _network_failure(error: Exception) -> str:
-    """Say what went wrong and what to do; never the text of the error, which holds the whole URL."""
-    status = getattr(error, "status_code", None)
-    if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-        return f"HTTP {status}, access denied. Check the credentials, or sign the URL again."
-    if status == HTTPStatus.NOT_FOUND:
-        return "HTTP 404, not found. Check the address and the collection."
-    if status is not None and status < HTTPStatus.INTERNAL_SERVER_ERROR:
-        return f"HTTP {status}: the server refuses the request. Check the address, region and dates."
-    if status is not None:
-        return f"HTTP {status}: the server fails, also after {_RETRIES} retries. Try again later."
-    cause = error if isinstance(error, OSError) else error.__context__ or error
-    if "timed out" in str(cause).lower():
-        return f"timed out after {_TIMEOUT_S[1]:g} s, {_RETRIES} times again. Try later, or ask for less."
-    return f"cannot be reached ({type(cause).__name__}). Check the address and the network."

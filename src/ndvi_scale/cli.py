@@ -56,12 +56,15 @@ def _options(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
 
 region_options = _options(
     click.option("--catalog", metavar="NAME|URL|PATH", help="STAC catalog: a known name, an API or a file."),
-    click.option("--collection", help="Collection of the catalog, if it is not the usual one."),
+    click.option("--collection", metavar="ID|auto", help="If not the usual one; auto takes the better of several."),
+    click.option("--asset", "assets", multiple=True, metavar="BAND=KEY", help="Key of red, nir, scl; repeatable."),
     click.option("--items", metavar="FILE", help="Items saved by `search --save`, in place of a catalog."),
     click.option("--bbox", metavar="W,S,E,N", help="Region in degrees; W > E crosses the antimeridian."),
     click.option("--aoi", metavar="FILE", help="Region as GeoJSON polygons, in place of --bbox."),
+    click.option("--tile", metavar="31TCJ,…", help="MGRS tiles to use alone; the region, if none is given."),
     click.option("--datetime", metavar="A/B", help="STAC interval, such as 2023-04/2023-09 or 2023-06-01/.."),
     click.option("--cloud-cover", type=float, metavar="PERCENT", help="Leave out items with more cloud."),
+    click.option("--search-cache", metavar="DIR", help="Keep a long search month by month, to resume it."),
     click.option("--config", metavar="FILE", help="TOML file with any of these settings; flags win over it."),
 )
 compute_options = _options(
@@ -72,8 +75,9 @@ compute_options = _options(
     ),
     click.option("--out-of-range", metavar="mask|clip", help="What becomes of |NDVI| > 1."),
     click.option("--offset", type=int, metavar="DN", help="BOA offset for every item, against its metadata."),
-    click.option("--crs", metavar="EPSG:N", help="UTM zone of the output, where the items lie in several."),
-    click.option("--resolution", type=float, metavar="METRES", help="Pixel size; that of the red band by default."),
+    click.option("--crs", metavar="EPSG:N", help="CRS of the output: a UTM zone, or any in metres."),
+    click.option("--grid", metavar="single|per-zone", help="One grid, or a group of native pixels a UTM zone."),
+    click.option("--resolution", type=float, metavar="METRES", help="Pixel size: a multiple of the red band's."),
     click.option("--chunk", type=int, metavar="PIXELS", help="Side of a stored object; 2048 by default."),
     click.option("--dtype", metavar="int16|float32", help="int16 codes (NDVI * 10000) or float32."),
     click.option("--zarr-format", type=int, metavar="3|2", help="2 for older readers."),
@@ -243,6 +247,21 @@ def search(**flags: Any) -> None:
 
 
 @cli.command()
+@json_option
+def sources(as_json: bool) -> None:
+    """List the catalogs known by name."""
+    from dataclasses import asdict
+
+    from ndvi_scale import report
+    from ndvi_scale.sources import SOURCES
+
+    if as_json:
+        click.echo(json.dumps({name: {**asdict(one), "account": one.account} for name, one in SOURCES.items()}))
+    else:
+        _console().print(report.sources_table(SOURCES))
+
+
+@cli.command()
 @click.argument("url")
 @storage_option
 @json_option
@@ -348,6 +367,7 @@ class Job:
     items: str | None
     out: str | None
     storage: tuple[str, ...]
+    search_cache: str | None = None
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any], storage: tuple[str, ...] = ()) -> Job:
@@ -355,7 +375,7 @@ class Job:
         from ndvi_scale.config import make_config
 
         values = dict(settings)
-        items, out = values.pop("items", None), values.pop("out", None)
+        items, out, cache = (values.pop(name, None) for name in ("items", "out", "search_cache"))
         if items and values.get("catalog"):
             raise ConfigError("both items and catalog given: items come from one or the other")
         if items:
@@ -364,7 +384,7 @@ class Job:
             raise ConfigError("no catalog given: use --catalog NAME|URL|PATH, or --items FILE")
         elif Path(values["catalog"]).exists():
             values["catalog"] = str(Path(values["catalog"]).resolve())
-        return cls(make_config(values), items, out, storage)
+        return cls(make_config(values), items, out, storage, cache)
 
     def find_items(self) -> list[pystac.Item]:
         """Search the catalog, or take the saved items that fit."""
@@ -377,6 +397,7 @@ class Job:
             datetime=config.datetime,
             cloud_cover=config.cloud_cover,
             collection=config.collection,
+            cache=self.search_cache,
         )
 
     def build_plan(self) -> Plan:
@@ -407,10 +428,10 @@ def _items_digest(path: Path) -> str:
 def _job(flags: Mapping[str, Any]) -> Job:
     from dataclasses import fields
 
-    from ndvi_scale.config import RunConfig, read_config
+    from ndvi_scale.config import NOT_COMPUTED, RunConfig, read_config
 
-    names = {field.name for field in fields(RunConfig)} | {"bbox", "items", "out"}
-    given = {name: value for name, value in flags.items() if name in names and value is not None}
+    names = {field.name for field in fields(RunConfig)} | NOT_COMPUTED
+    given = {name: value for name, value in flags.items() if name in names and value not in (None, ())}
     if flags.get("no_clip"):
         given["clip"] = False
     settings = read_config(Path(flags["config"])) if flags["config"] else {}

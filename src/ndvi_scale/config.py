@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 
 from shapely.geometry import shape
 
-from ndvi_scale.aoi import Aoi, Area, parse_bbox, read_aoi
+from ndvi_scale.aoi import Aoi, Area, parse_bbox, read_aoi, tile_aoi
 from ndvi_scale.errors import ConfigError
 from ndvi_scale.kernels import MAX_DN
-from ndvi_scale.sentinel2 import MASKS, parse_mask
+from ndvi_scale.sentinel2 import BANDS, MASKS, AssetKeys, parse_mask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 OutOfRange = Literal["mask", "clip"]
 OnError = Literal["raise", "skip"]
+GridChoice = Literal["single", "per-zone"]
 OutputType = Literal["int16", "float32"]
 
 DEFAULT_CHUNK: Final = 2048
@@ -33,6 +34,9 @@ MAX_CHUNK: Final = 16384
 """A side above this would make one object of over half a gigabyte."""
 
 _PERCENT: Final = 100
+
+NOT_COMPUTED: Final = frozenset({"bbox", "tile", "items", "out", "search_cache"})
+"""Settings of a file or of flags that are no fields of `RunConfig`: other forms of some, and places."""
 
 ALGORITHM: Final = 1
 """Raised whenever the same plan would give other pixels; part of the digest."""
@@ -45,6 +49,9 @@ class RunConfig:
     catalog: str = ""
     """Name, URL or path of the catalog; for the record where items were given."""
     collection: str | None = None
+    """None takes the catalog's usual one; `auto` the better of those that a known catalog has."""
+    assets: AssetKeys = ()
+    """(band, asset key) pairs, where the catalog names its assets in no known way."""
     aoi: Aoi | None = None
     """Region; None takes the whole ground that the items cover."""
     datetime: str | None = None
@@ -58,9 +65,13 @@ class RunConfig:
     offset: int | None = None
     """BOA offset in DN for every item, against what the items say."""
     crs: str | None = None
-    """CRS of the output; None takes the UTM zone whose tiles cover the AOI."""
+    """CRS of the output, in metres; None takes the UTM zone whose tiles cover the AOI."""
+    grid: GridChoice = "single"
+    """One grid for all, or one a UTM zone, each of native pixels (`plan.build_plans`)."""
+    tiles: tuple[str, ...] = ()
+    """MGRS tiles whose granules alone take part; all where empty."""
     resolution: float | None = None
-    """Pixel size in metres; None takes that of the red band."""
+    """Pixel size in metres, a whole multiple of that of the red band, which is taken for None."""
     clip: bool = True
     """Fill pixels whose centre is outside the AOI; without it the whole rectangle is computed."""
     chunk: int = DEFAULT_CHUNK
@@ -79,6 +90,7 @@ class RunConfig:
             raise ConfigError(f"offset {self.offset} is no BOA offset: give DN, such as 0 or -1000")
         _check_choice("out-of-range", self.out_of_range, get_args(OutOfRange))
         _check_choice("on-error", self.on_error, get_args(OnError))
+        _check_choice("grid", self.grid, get_args(GridChoice))
         _check_choice("dtype", self.dtype, get_args(OutputType))
         _check_choice("zarr-format", self.zarr_format, (2, 3))
         if self.resolution is not None and not (math.isfinite(self.resolution) and self.resolution > 0):
@@ -87,6 +99,7 @@ class RunConfig:
             raise ConfigError(f"cloud cover {self.cloud_cover} is not a percentage: give 0 to 100")
         if self.crs is not None:
             _check_crs(self.crs)
+        object.__setattr__(self, "assets", _checked_assets(self.assets))
         object.__setattr__(self, "mask", tuple(sorted(parse_mask(self.mask))))
         for name in ("cloud_cover", "resolution"):
             value = getattr(self, name)
@@ -95,7 +108,8 @@ class RunConfig:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON, in field order."""
         values = asdict(replace(self, aoi=None))
-        values["mask"] = list(self.mask)
+        values["mask"], values["tiles"] = list(self.mask), list(self.tiles)
+        values["assets"] = dict(self.assets)
         values["aoi"] = self.aoi.to_geojson() if self.aoi else None
         return values
 
@@ -105,7 +119,8 @@ class RunConfig:
         given = dict(values)
         geometry = given.pop("aoi")
         aoi = Aoi(cast("Area", shape(geometry)), "the stored plan") if geometry else None
-        return cls(**{**given, "mask": tuple(given["mask"]), "aoi": aoi})
+        mask, tiles, assets = tuple(given["mask"]), tuple(given["tiles"]), tuple(given["assets"].items())
+        return cls(**{**given, "mask": mask, "tiles": tiles, "assets": assets, "aoi": aoi})
 
     def digest(self) -> str:
         """SHA-256 (hex) of the configuration and the algorithm's number: equal means the same pixels."""
@@ -130,7 +145,7 @@ def _short(value: Any, limit: int = 60) -> str:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Settings from a TOML file: the fields of `RunConfig` (dashes or underscores), and bbox, items, out.
+    """Settings from a TOML file: the fields of `RunConfig` (dashes or underscores), and `NOT_COMPUTED`.
 
     A relative `aoi`, `items` or `catalog` path counts from the file's folder. Raises ConfigError for an absent
     or malformed file and for an unknown key.
@@ -143,7 +158,7 @@ def read_config(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path} is not a readable TOML file: {error}") from None
     settings = {key.replace("-", "_"): value for key, value in raw.items()}
-    known = {field.name for field in fields(RunConfig)} | {"bbox", "items", "out"}
+    known = {field.name for field in fields(RunConfig)} | NOT_COMPUTED
     for key in settings:
         if key not in known:
             near = get_close_matches(key, known, n=1)
@@ -157,9 +172,11 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def make_config(settings: Mapping[str, Any]) -> RunConfig:
-    """A `RunConfig` from loose settings: `bbox` or `aoi` (a file), `mask` as name or classes, the rest as is.
+    """A `RunConfig` from loose settings: `bbox`, `aoi` (a file), `tile`, `mask` (name or classes), the rest as is.
 
-    Raises ConfigError.
+    Tiles (a list, or names with commas) choose granules, and are the region where no other is given.
+
+    `assets` is a mapping or BAND=KEY texts. Raises ConfigError.
     """
     values = {key: value for key, value in settings.items() if value is not None}
     if "bbox" in values and "aoi" in values:
@@ -171,12 +188,23 @@ def make_config(settings: Mapping[str, Any]) -> RunConfig:
     elif "aoi" in values:
         _check_type("aoi", values["aoi"], (str, Path))
         values["aoi"] = read_aoi(Path(values["aoi"]))
+    if "tile" in values:
+        values["tiles"] = _parse_tiles(values.pop("tile"))
+        values.setdefault("aoi", tile_aoi(values["tiles"]))
     if "mask" in values:
         values["mask"] = tuple(parse_mask(values["mask"]))
+    if "assets" in values:
+        values["assets"] = _asset_pairs(values["assets"])
     try:
         return RunConfig(**values)
     except TypeError as error:
         raise ConfigError(f"a setting is unknown: {error}") from None
+
+
+def _parse_tiles(tiles: Any) -> tuple[str, ...]:
+    _check_type("tile", tiles, (str, list, tuple))
+    names = tiles.split(",") if isinstance(tiles, str) else [str(name) for name in tiles]
+    return tuple(sorted({name.strip().upper().removeprefix("T").zfill(5) for name in names}))
 
 
 _TYPES: Final[dict[str, tuple[type, ...]]] = {
@@ -196,6 +224,35 @@ def _check_type(name: str, value: Any, kinds: tuple[type, ...]) -> None:
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         names = " or ".join(kind.__name__ for kind in kinds if kind is not type(None))
         raise ConfigError(f"{name.replace('_', '-')} {value!r} has the wrong type: give a {names}")
+
+
+def _asset_pairs(value: Any) -> AssetKeys:
+    """Pairs from a mapping (TOML) or from texts such as ``red=B4`` (flags)."""
+    if isinstance(value, dict):
+        return tuple(value.items())
+    if isinstance(value, list | tuple):
+        return tuple(_asset_pair(one) for one in value)
+    raise ConfigError(f"assets {value!r} name no assets: give BAND=KEY, such as --asset red=B4")
+
+
+def _asset_pair(value: Any) -> tuple[str, str]:
+    if isinstance(value, str):
+        band, _, key = value.partition("=")
+        return band.strip(), key.strip()
+    return tuple(value) if isinstance(value, list) else value  # checked with all others
+
+
+def _checked_assets(pairs: AssetKeys) -> AssetKeys:
+    """The pairs in the order of `BANDS`, each band once and with a key."""
+    for pair in pairs:
+        if not isinstance(pair, tuple) or [type(part) for part in pair] != [str, str] or not all(pair):
+            raise ConfigError(f"asset {pair!r} is no band with its key: give BAND=KEY, such as --asset red=B4")
+        _check_choice("asset band", pair[0], BANDS)
+    given = [band for band, _ in pairs]
+    twice = next((band for band in BANDS if given.count(band) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"asset {twice!r} is given {given.count(twice)} times: a band has one key, keep one")
+    return tuple(sorted(pairs, key=lambda pair: BANDS.index(pair[0])))
 
 
 def _check_chunk(chunk: Any) -> None:
@@ -219,5 +276,5 @@ def _check_crs(text: str) -> None:
         crs = CRS.from_user_input(text)
     except CRSError:
         raise ConfigError(f"crs {text!r} is unknown: give a code such as EPSG:32631") from None
-    if not crs.is_projected:
-        raise ConfigError(f"crs {text!r} ({crs.name}) is not projected: give one in metres, such as EPSG:32631")
+    if not crs.is_projected or [axis.unit_name for axis in crs.axis_info] != ["metre", "metre"]:
+        raise ConfigError(f"crs {text!r} ({crs.name}) is not projected in metres: give one such as EPSG:32631")

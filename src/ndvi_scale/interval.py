@@ -5,8 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ndvi_scale.errors import ConfigError
+
+_ARCHIVE_START = dt.datetime(2015, 6, 1, tzinfo=dt.UTC)
+"""The month of the first Sentinel-2 image: what an open start is split from."""
+_LONGEST_MONTH = dt.timedelta(days=31)
 
 _DATE = re.compile(r"([0-9]{4})(?:-([0-9]{2})(?:-([0-9]{2}))?)?")
 _INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})")
@@ -24,6 +29,25 @@ class Interval:
     def __contains__(self, moment: dt.datetime) -> bool:
         """Whether an aware moment lies in it."""
         return (self.start is None or self.start <= moment) and (self.end is None or moment < self.end)
+
+
+def split_by_month(interval: Interval, now: dt.datetime) -> list[Interval]:
+    """Cut it at calendar months, in order; whole when it is no longer than one.
+
+    The pieces cover it once. Open ends stay open: the first piece holds what is before Sentinel-2, the
+    last what is yet to come.
+    """
+    first = max(interval.start or _ARCHIVE_START, _ARCHIVE_START)
+    if min(interval.end or now, now) - first <= _LONGEST_MONTH:
+        return [interval]
+    edges: list[dt.datetime] = []
+    month = first.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    while month <= now and (interval.end is None or month < interval.end):
+        if interval.start is None or month > interval.start:
+            edges.append(month)
+        month = (month + _LONGEST_MONTH).replace(day=1)
+    ends = [interval.start, *edges, interval.end]
+    return [Interval(start, end) for start, end in pairwise(ends)]
 
 
 def parse_interval(text: str) -> Interval:

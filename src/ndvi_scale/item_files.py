@@ -11,15 +11,14 @@ from ndvi_scale.catalog import (
     Json,
     absolute_path,
     is_parquet,
-    is_url,
     linked_items,
     locate,
     parquet_items,
     read_json,
-    web_session,
 )
 from ndvi_scale.errors import ConfigError, SearchError
 from ndvi_scale.hrefs import REFUSED, unsigned_fields
+from ndvi_scale.web import is_url, web_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -13,7 +13,7 @@ from rich.table import Table
 from ndvi_scale.sentinel2 import SCL_CLASSES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import pystac
     from rich.console import Console
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ndvi_scale.estimate import Estimate
     from ndvi_scale.plan import Plan
     from ndvi_scale.region import RegionRecord
+    from ndvi_scale.sources import Source
 
 _KILO: Final = 1000
 
@@ -72,6 +73,17 @@ def _item_cells(item: pystac.Item) -> tuple[str, ...]:
         "" if baseline is None else "{:02}.{:02}".format(*baseline),
         ",".join(f"{degrees:.2f}" for degrees in item.bbox or ()),
     )
+
+
+def sources_table(sources: Mapping[str, Source]) -> Table:
+    """One row a known catalog; the first collection is the usual one."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("name", "collections", "account", "BOA offset"):
+        table.add_column(name, no_wrap=name == "name", overflow="fold")
+    for name, source in sources.items():
+        auto = ["auto"] if source.auto else []
+        table.add_row(name, "\n".join([*source.collections, *auto]), source.account, source.offsets)
+    return table
 
 
 def plan_table(plan: Plan, estimate: Estimate | None, in_flight: int) -> Table:

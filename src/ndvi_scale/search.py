@@ -1,6 +1,6 @@
 """AOI, dates and limits become items: from a STAC API, a static catalog, a saved search or stac-geoparquet.
 
-`search_items`: where it is (`_locate`), its items (`_read`: `stac_api` or `catalog`), predicates.
+`search_items`: where it is (`_locate`), its items (`_read`: `months` of an API, or `catalog`), predicates.
 Whatever a server has applied, the same predicates are applied again here, so that every source agrees.
 """
 
@@ -12,6 +12,7 @@ import logging
 import math
 import re
 from collections import Counter
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,20 +21,14 @@ import shapely
 from shapely.geometry import shape
 
 from ndvi_scale.aoi import parse_bbox, polygons_of, split_antimeridian
-from ndvi_scale.catalog import (
-    is_parquet,
-    is_url,
-    linked_items,
-    locate,
-    parquet_items,
-    read_json,
-    shown,
-    web_session,
-)
+from ndvi_scale.auto import AUTO, join_collections
+from ndvi_scale.catalog import is_parquet, linked_items, locate, parquet_items, read_json
 from ndvi_scale.errors import ConfigError, EmptySearchError, SearchError
 from ndvi_scale.interval import parse_interval
+from ndvi_scale.months import MONTHS_AT_ONCE, MonthlySearch
 from ndvi_scale.sources import SOURCES
-from ndvi_scale.stac_api import Api, Wanted, api_items
+from ndvi_scale.stac_api import Api, Wanted, check_collection, only_collection
+from ndvi_scale.web import is_url, shown, web_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -42,10 +37,13 @@ if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
     from ndvi_scale.aoi import Aoi
+    from ndvi_scale.auto import Joined
+    from ndvi_scale.sources import Source
 
 logger = logging.getLogger(__name__)
 
 _PERCENT = 100
+_HOLES_TOLD = 10  # ids in a warning; -v tells all
 
 
 def search_items(
@@ -55,38 +53,60 @@ def search_items(
     datetime: str | None = None,
     cloud_cover: float | None = None,
     collection: str | None = None,
+    cache: str | Path | None = None,
 ) -> list[pystac.Item]:
     """Return the items that fit, in order of (datetime, id), each once, asset hrefs absolute.
 
     `catalog` is a name in `SOURCES`, a path (catalog, collection, item, item collection, stac-geoparquet) or
     an http(s) URL (the same, or a STAC API). An item fits when its footprint shares area with `aoi`, its
     datetime (else start_datetime) lies in `datetime` (see `parse_interval`), and its eo:cloud_cover, which it
-    must have then, is at most `cloud_cover` percent. `collection` is that of the source by default.
+    must have then, is at most `cloud_cover` percent. `collection` is that of the source by default; `auto`
+    takes each product from the best collection that has it, and warns of holes. APIs are asked month by
+    month where `datetime` is longer than one; `cache` is a folder that keeps the months that are over.
 
     Raises ConfigError, SearchError, and EmptySearchError, which counts what removed the items, if none fits.
     """
     if cloud_cover is not None and not 0 <= cloud_cover <= _PERCENT:
         raise ConfigError(f"cloud_cover {cloud_cover}: it is a percentage. Give a number from 0 to 100.")
     interval = None if datetime is None else parse_interval(datetime)
-    where, collection = _locate(catalog, collection)
-    wanted = Wanted(aoi, interval, cloud_cover, collection, dates=datetime)
-    items = _unique(_read(where, wanted), where)
-    kept, removed = _select(items, wanted)
-    if removed:
-        logger.info("%s: %d items seen; on the client, %s", shown(where), len(items), _counted(removed))
-    if not kept:
-        raise EmptySearchError(_nothing_fits(where, len(items), removed))
-    return sorted(kept, key=lambda item: (_moment(item), item.id))
+    where, source = _locate(catalog)
+    wanted = Wanted(aoi, interval, cloud_cover, collection or (source and source.collection), dates=datetime)
+    asking = _Asking(where, None if cache is None else Path(cache), _at_once(source))
+    found = _search_auto(asking, wanted, source) if collection == AUTO else _search(asking, wanted)
+    if found.removed:
+        logger.info("%s: %d items seen; on the client, %s", shown(where), found.seen, _counted(found.removed))
+    if not found.kept:
+        raise EmptySearchError(_nothing_fits(where, found.seen, found.removed))
+    return sorted(found.kept, key=lambda item: (_moment(item), item.id))
 
 
-def _locate(catalog: str | Path, collection: str | None) -> tuple[str, str | None]:
-    """Absolute path or URL, and the collection, by default that of a known source."""
+@dataclass(frozen=True)
+class _Asking:
+    """Where and how it is asked."""
+
+    where: str
+    cache: Path | None
+    at_once: int
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a search brought."""
+
+    kept: list[pystac.Item]
+    seen: int
+    removed: Counter[str]
+    """How many items failed which predicate."""
+
+
+def _locate(catalog: str | Path) -> tuple[str, Source | None]:
+    """Absolute path or URL, and the source if it is a known one."""
     text = str(catalog)
     source = SOURCES.get(text) if isinstance(catalog, str) else None
     if source is None and is_url(text):
         source = next((known for known in SOURCES.values() if known.url == text.rstrip("/")), None)
     if source is not None:
-        return source.url, collection or source.collection
+        return source.url, source
     where = locate(text)
     looks_like_a_name = isinstance(catalog, str) and not re.search(r"[./\\]", text)
     if looks_like_a_name and not is_url(where) and not Path(where).exists():
@@ -96,20 +116,71 @@ def _locate(catalog: str | Path, collection: str | None) -> tuple[str, str | Non
             f"catalog {text!r} is neither a known source nor a file.{guess} "
             f"Known sources: {', '.join(SOURCES)}; the path or URL of a catalog is accepted too."
         )
-    return where, collection
+    return where, None
 
 
-def _read(where: str, wanted: Wanted) -> Iterator[pystac.Item]:
+def _at_once(source: Source | None) -> int:
+    allowed = source.limits.connections if source else None
+    return min(MONTHS_AT_ONCE, allowed or MONTHS_AT_ONCE)
+
+
+def _search(asking: _Asking, wanted: Wanted) -> _Found:
+    items = _unique(_read(asking, wanted), asking.where)
+    kept, removed = _select(items, wanted)
+    return _Found(kept, len(items), removed)
+
+
+def _search_auto(asking: _Asking, wanted: Wanted, source: Source | None) -> _Found:
+    """Search all collections that hold the same products, and join them.
+
+    Cloud cover is judged after the join: processings differ in it, and a better one that is too cloudy must
+    not be replaced by a worse one that says it is not.
+    """
+    if source is None or not source.auto:
+        able = ", ".join(name for name, known in SOURCES.items() if known.auto)
+        raise ConfigError(
+            f"collection {AUTO!r}: {shown(asking.where)} is not known to hold one product in several "
+            f"collections. Give the collection by its id, or leave it out; {AUTO} is for {able}."
+        )
+    parts = {name: _search(asking, replace(wanted, collection=name, cloud_cover=None)) for name in source.auto}
+    joined = join_collections({name: part.kept for name, part in parts.items()})
+    _report_holes(joined, asking.where)
+    kept, too_cloudy = _select(joined.items, Wanted(None, None, wanted.cloud_cover, None))
+    removed = sum((part.removed for part in parts.values()), too_cloudy)
+    return _Found(kept, sum(part.seen for part in parts.values()), removed)
+
+
+def _report_holes(joined: Joined, where: str) -> None:
+    """Say what each collection lacks: loudly of the preferred one, whose substitutes are used in its place."""
+    preferred = next(iter(joined.holes))
+    for collection, ids in joined.holes.items():
+        level = logging.WARNING if ids and collection == preferred else logging.INFO
+        told = ", ".join(ids[:_HOLES_TOLD]) + (", …" if len(ids) > _HOLES_TOLD else "")
+        message = f"{shown(where)}: {collection} lacks {len(ids)} of {joined.products} products"
+        logger.log(level, "%s", f"{message}; used from elsewhere: {told}" if ids else message)
+        if len(ids) > _HOLES_TOLD:
+            logger.info("%s lacks: %s", collection, ", ".join(ids))
+
+
+def _read(asking: _Asking, wanted: Wanted) -> Iterator[pystac.Item]:
     """Items of any source, before the predicates; an API has applied what it can, a file nothing."""
+    where = asking.where
     with web_session() as web:
         if is_parquet(where):
             yield from parquet_items(where, web)
             return
         document = read_json(where, web)
-        if "conformsTo" in document and is_url(where):
-            yield from api_items(Api(document, where, web), wanted)
-        else:
+        if "conformsTo" not in document or not is_url(where):
             yield from linked_items(document, where, web)
+            return
+        api = Api(document, where, web)
+        collection = wanted.collection or only_collection(api)
+        nothing = True
+        for item in MonthlySearch(api, wanted, collection, asking.cache, asking.at_once).items():
+            nothing = False
+            yield item
+        if nothing:
+            check_collection(api, collection)
 
 
 def _unique(items: Iterable[pystac.Item], where: str) -> list[pystac.Item]:
@@ -191,12 +262,13 @@ def _cloud_cover(item: pystac.Item) -> float | None:
 
 def _overlaps(aoi: Aoi, item: pystac.Item) -> bool:
     """Whether the footprint shares area, not only an edge, with the AOI (prepared)."""
-    footprint = _footprint(item)
+    ground = footprint(item)
     # DE-9IM: the interiors meet in an area (2).
-    return aoi.geometry.intersects(footprint) and aoi.geometry.relate_pattern(footprint, "2********")
+    return aoi.geometry.intersects(ground) and aoi.geometry.relate_pattern(ground, "2********")
 
 
-def _footprint(item: pystac.Item) -> BaseGeometry:
+def footprint(item: pystac.Item) -> BaseGeometry:
+    """Where an item says it has data, lon/lat, split at the antimeridian. Raises SearchError if it does not say."""
     try:
         if item.geometry is not None:
             geometry = shapely.force_2d(shape(item.geometry))

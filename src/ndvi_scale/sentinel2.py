@@ -31,6 +31,9 @@ ASSET_KEYS: Final[tuple[dict[str, str], ...]] = (
 )
 """Names of the bands' assets: Earth Search v1; Earth Search v0 and Planetary Computer; CDSE."""
 
+AssetKeys = tuple[tuple[str, str], ...]
+"""(band, asset key) pairs that the user gives, for catalogs that name assets otherwise."""
+
 SCL_CLASSES: Final = (
     "no_data",
     "saturated_or_defective",
@@ -62,6 +65,13 @@ BOA_OFFSET_DN: Final = -1000
 
 OFF_LINE_BASELINE: Final = (99, 99)
 """ESA's own off-line processing: a number that does not order among the others."""
+
+_TILE_NAME = re.compile(r"(0[1-9]|[1-5][0-9]|60)([C-HJ-NP-X])([A-HJ-NP-Z])([A-HJ-NP-V])")
+_BANDS = "CDEFGHJKLMNPQRSTUVWX"
+_COLUMNS = {1: "ABCDEFGH", 2: "JKLMNPQR", 0: "STUVWXYZ"}  # by zone modulo 3
+_ROWS = "ABCDEFGHJKLMNPQRSTUV"
+_SQUARE = 100_000
+_METRES_A_DEGREE = 110_800  # of latitude, along a meridian in UTM
 
 _DEFAULT_SCALE: Final = 1e-4
 BASELINE_KEYS: Final = ("s2:processing_baseline", "sentinel:processing_baseline", "processing:version")
@@ -180,10 +190,14 @@ def _declared_offset(asset: Mapping[str, Any]) -> int | None:
     return None
 
 
-def find_asset_keys(keys: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The naming that an item's asset keys follow best, and the bands it lacks under that naming."""
-    present = set(keys)
-    best = max(ASSET_KEYS, key=lambda names: sum(key in present for key in names.values()))
+def find_asset_keys(keys: Iterable[str], given: AssetKeys = ()) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The naming that an item's asset keys follow best, and the bands it lacks under that naming.
+
+    `given` keys are what they are; only the other bands' are found.
+    """
+    present, fixed = set(keys), dict(given)
+    namings = [names | fixed for names in ASSET_KEYS]
+    best = max(namings, key=lambda names: sum(key in present for key in names.values()))
     return best, tuple(band for band, key in best.items() if key not in present)
 
 
@@ -199,12 +213,39 @@ def item_tile(properties: Mapping[str, Any], item_id: str) -> str:
     return match[1].zfill(5) if match else ""
 
 
+def tile_corner(tile: str) -> tuple[int, int, int]:
+    """EPSG code, left and top (metres) of an MGRS tile's Sentinel-2 grid. Raises ConfigError.
+
+    The MGRS square of 100 km, its corner moved outward to whole 60 m from the zone's origin: the equator, north and
+    south. Checked against the origins of recorded items. Sentinel-2 names squares beyond the border of their zone
+    as well (31VEL), which MGRS does not know.
+    """
+    found = _TILE_NAME.fullmatch(tile)
+    if found is None:
+        raise ConfigError(
+            f"tile {tile!r} is no MGRS tile: give zone, latitude band and square, such as 31TCJ or 31TCJ,31TDJ"
+        )
+    zone, band = int(found[1]), found[2]
+    columns, shift = _COLUMNS[zone % 3], 5 * (zone % 2 == 0)
+    if found[3] not in columns:
+        raise ConfigError(f"tile {tile!r}: zone {zone} has squares {columns[0]} to {columns[-1]}: correct its name")
+    east = (columns.index(found[3]) + 1) * _SQUARE
+    north = (_ROWS.index(found[4]) - shift) % len(_ROWS) * _SQUARE
+    # Letters of rows come again every 2000 km; a band is 890 km high, so one of them lies nearest to its middle.
+    middle = (_BANDS.index(band) * 8 - 76) * _METRES_A_DEGREE
+    north += round((middle - north) / (len(_ROWS) * _SQUARE)) * len(_ROWS) * _SQUARE
+    top = -(-(north + _SQUARE) // 60) * 60
+    south = band < "N"
+    return (32700 if south else 32600) + zone, east // 60 * 60, top + 10_000_000 * south
+
+
 def item_datatake(properties: Mapping[str, Any]) -> str:
     """What every processing of one datatake shares: platform and start of sensing; empty where unknown."""
     for key, pattern in (
         ("s2:datatake_id", r"G(S2[A-D])_(\d{8}T\d{6})"),
         ("eopf:datatake_id", r"G(S2[A-D])_(\d{8}T\d{6})"),
         ("s2:product_uri", r"(S2[A-D])_MSIL\w{2}_(\d{8}T\d{6})"),
+        ("sentinel:product_id", r"(S2[A-D])_MSIL\w{2}_(\d{8}T\d{6})"),
     ):
         match = re.search(pattern, str(properties.get(key, "")))
         if match:

@@ -72,6 +72,10 @@ class Source:
     collections: tuple[str, ...]
     """Sentinel-2 L2A collections; the first is searched when none is given."""
     description: str
+    assets: tuple[str, str, str] = ("red", "nir", "scl")
+    """Keys of the red, nir and SCL assets."""
+    access: str = ""
+    """Name of the rule in `ACCESS` by which the assets are read."""
     auto: tuple[str, ...] = ()
     """Collections that hold the same products, the better processed first; what `--collection auto` searches."""
     offsets: str = ""
@@ -82,11 +86,30 @@ class Source:
         """The collection searched when none is given."""
         return self.collections[0]
 
+    @property
+    def account(self) -> str:
+        """What reading the assets takes, in words."""
+        return next((_ACCOUNTS[access.signing] for access in ACCESS if access.name == self.access), "none")
+
+    @property
+    def limits(self) -> Limits:
+        """How hard it may be asked."""
+        return next((access.limits for access in ACCESS if access.name == self.access), Limits())
+
+
+_ACCOUNTS: Final[dict[Signing, str]] = {
+    "none": "none",
+    "sas": "none, links signed for an hour",
+    "keys": "S3 keys of the provider",
+    "requester-pays": "AWS keys, and the transfer is paid",
+}
+
 
 SOURCES: Final[dict[str, Source]] = {
     "earth-search": Source(
         url="https://earth-search.aws.element84.com/v1",
         collections=("sentinel-2-l2a", "sentinel-2-c1-l2a", "sentinel-2-pre-c1-l2a"),
+        access="earth-search",
         auto=("sentinel-2-c1-l2a", "sentinel-2-l2a"),
         description="Earth Search by Element 84: Sentinel-2 L2A as COGs on AWS, no account",
         offsets="sentinel-2-l2a: in the COGs where earthsearch:boa_offset_applied; others: declared, not in them",
@@ -94,18 +117,24 @@ SOURCES: Final[dict[str, Source]] = {
     "earth-search-v0": Source(
         url="https://earth-search.aws.element84.com/v0",
         collections=("sentinel-s2-l2a-cogs",),
+        assets=("B04", "B08", "SCL"),
+        access="earth-search",
         description="Earth Search v0, the older API over the same COGs",
         offsets="in the COGs where sentinel:boa_offset_applied; older items say neither flag nor baseline",
     ),
     "planetary-computer": Source(
         url="https://planetarycomputer.microsoft.com/api/stac/v1",
         collections=("sentinel-2-l2a",),
+        assets=("B04", "B08", "SCL"),
+        access="planetary-computer",
         description="Microsoft Planetary Computer: COGs on Azure, links signed for an hour, no account",
         offsets="not in the COGs and not declared: follows from the baseline",
     ),
     "cdse": Source(
         url="https://stac.dataspace.copernicus.eu/v1",
         collections=("sentinel-2-l2a",),
+        assets=("B04_10m", "B08_10m", "SCL_20m"),
+        access="cdse",
         description="Copernicus Data Space Ecosystem: ESA's own JP2 files; needs S3 keys",
         offsets="not in the files; declared by each asset",
     ),

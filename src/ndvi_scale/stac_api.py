@@ -9,8 +9,11 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ndvi_scale.catalog import Json, answers, links_of, shown, to_item
+from pystac import Link
+
+from ndvi_scale.catalog import Json, links_of, to_item
 from ndvi_scale.errors import SearchError
+from ndvi_scale.web import answers, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _PAGE_ITEMS = 100  # an Earth Search item is about 30 kB, and its answers end at 6 MB
+_MAX_PAGES = 5000  # half a million items, more than the whole Earth has in a month
 _SENTINEL2_L2A = re.compile(r"s(entinel)?-?s?-?2.*l2a", re.IGNORECASE)
 
 
@@ -62,32 +66,35 @@ class Api:
         """Links of one relation, absolute."""
         return [link for link in links_of(self.landing, self.url) if link.get("rel") == rel]
 
-    def pages(self, href: str, method: str = "GET", parameters: Json | None = None) -> Iterator[Json]:
-        """Pages of an endpoint, next links followed; ends at an empty one."""
-        pages = self.web.get_pages(href, method, parameters)
-        while True:
+    def pages(self, href: str, listed: str, method: str = "GET", parameters: Json | None = None) -> Iterator[Json]:
+        """Pages of an endpoint, next links followed; ends at one whose list, which it must have, is empty."""
+        following: str | Link | None = href
+        asked: Json = {"method": method, "parameters": parameters}
+        while following is not None:
             with answers(href):
-                page = next(pages, None)
-            if page is None:
-                return
+                page = self.web.read_json(following, **asked)
+                if not page[listed]:
+                    return
+                links = [link for link in links_of(page, href) if link.get("rel") == "next"]
+                following = Link.from_dict(links[0]) if links else None
+            asked = {"parameters": parameters}  # what a link with `merge` adds to; the method is the link's
             yield page
 
 
-def api_items(api: Api, wanted: Wanted) -> Iterator[pystac.Item]:
-    """Items of a search; ends when a page brings nothing new, as some servers link on for ever."""
-    endpoints = api.links("search")
-    if not endpoints:
-        raise SearchError(
-            f"{shown(api.url)}: this STAC API links no item search. Give another API, or saved items."
-        )
-    post = [link for link in endpoints if link.get("method", "POST").upper() == "POST"]
-    collection = wanted.collection or _only_collection(api)
-    parameters = _parameters(api, wanted, collection)
-    href, method = (post or endpoints)[0]["href"], "POST" if post else "GET"
+def api_items(api: Api, wanted: Wanted, collection: str) -> Iterator[pystac.Item]:
+    """Items of one search; ends when a page brings nothing new, as some servers link on for ever."""
+    href, method, parameters = _request(api, wanted, collection)
     seen: set[tuple[Any, Any]] = set()
-    for page in api.pages(href, method, parameters if post else _in_query_string(parameters)):
+    matched = 0
+    for number, page in enumerate(api.pages(href, "features", method, parameters)):
+        if number == _MAX_PAGES:
+            raise SearchError(
+                f"{shown(api.url)}: {number} pages with {len(seen)} items, and still a next one: no search has "
+                "that many. Ask for fewer days or a smaller region, or tell the provider."
+            )
         with answers(href):
             keys = {(feature.get("collection"), feature.get("id")) for feature in page["features"]}
+            matched = max(matched, _matched(page))
         if keys <= seen:
             logger.info("%s: a page without new items ends the search", shown(api.url))
             break
@@ -95,8 +102,30 @@ def api_items(api: Api, wanted: Wanted) -> Iterator[pystac.Item]:
         for feature in page["features"]:
             own = [link["href"] for link in links_of(feature, href) if link.get("rel") == "self"]
             yield to_item(feature, own[0] if own else href, origin=api.url)
-    if not seen and collection not in (offered := _collections(api)):
-        raise SearchError(f"{shown(api.url)}: there is no collection {collection!r}. {_offer(offered)}")
+    if matched > len(seen):
+        logger.warning(
+            "%s: the server counts %d items and gave %d: some may be missing", shown(api.url), matched, len(seen)
+        )
+
+
+def _matched(page: Json) -> int:
+    """How many items the server says that the whole search has; 0 where it does not say."""
+    count = page.get("numberMatched") or (page.get("context") or {}).get("matched")
+    return count if isinstance(count, int) else 0
+
+
+def _request(api: Api, wanted: Wanted, collection: str) -> tuple[str, str, Json]:
+    """Address, method and parameters of the search; POST where both are offered."""
+    endpoints = api.links("search")
+    if not endpoints:
+        raise SearchError(
+            f"{shown(api.url)}: this STAC API links no item search. Give another API, or saved items."
+        )
+    post = [link for link in endpoints if link.get("method", "POST").upper() == "POST"]
+    parameters = _parameters(api, wanted, collection)
+    if post:
+        return post[0]["href"], "POST", parameters
+    return endpoints[0]["href"], "GET", _in_query_string(parameters)
 
 
 def _parameters(api: Api, wanted: Wanted, collection: str) -> Json:
@@ -145,17 +174,25 @@ def _in_query_string(parameters: Json) -> Json:
 
 def _collections(api: Api) -> list[str]:
     data = api.links("data") or [{"href": api.url.rstrip("/") + "/collections"}]
-    pages = api.pages(data[0]["href"])
-    return [str(collection.get("id")) for page in pages for collection in page.get("collections") or []]
+    pages = api.pages(data[0]["href"], "collections")
+    return [str(collection.get("id")) for page in pages for collection in page["collections"]]
 
 
-def _only_collection(api: Api) -> str:
+def only_collection(api: Api) -> str:
+    """The one collection that the API offers. Raises SearchError when there are several, or none."""
     offered = _collections(api)
     if len(offered) == 1:
         return offered[0]
     raise SearchError(
         f"{shown(api.url)}: a collection must be given, as this API offers {len(offered)}. {_offer(offered)}"
     )
+
+
+def check_collection(api: Api, collection: str) -> None:
+    """Raise SearchError, with what is offered, when the API has no such collection."""
+    offered = _collections(api)
+    if collection not in offered:
+        raise SearchError(f"{shown(api.url)}: there is no collection {collection!r}. {_offer(offered)}")
 
 
 def _offer(offered: list[str]) -> str:

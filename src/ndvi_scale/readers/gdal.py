@@ -18,11 +18,11 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.session import Session
 
 from ndvi_scale.access import NOT_SIGNED, Opening, open_access
-from ndvi_scale.catalog import shown
 from ndvi_scale.errors import ReadError
 from ndvi_scale.readers import CACHE_BYTES, Layout, Traffic, block_runs, touched_blocks
 from ndvi_scale.readers.pacing import Pacer, pacer_of
 from ndvi_scale.sources import access_of
+from ndvi_scale.web import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -1,0 +1,104 @@
+"""Servers that are busy, slow, broken or wrong: what is tried again, for how long, and what is said."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ndvi_scale import web
+from ndvi_scale.aoi import parse_bbox
+from ndvi_scale.errors import SearchError
+from ndvi_scale.search import search_items
+from replay import Fault, Replay, replaying
+from stac import says
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+CONSTANCE = {"aoi": parse_bbox("9,47,10,48"), "datetime": "2020-03-01/2020-03-05", "collection": "sentinel-2-l2a"}
+BUSY = "<html><body>busy</body></html>"
+
+
+@pytest.fixture
+def earth_search(real_data: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Replay]:
+    """Two recorded pages with 16 items; retries without a pause."""
+    monkeypatch.setattr(web, "_BACKOFF_S", 0.0)
+    with replaying(real_data / "stac" / "earth-search-v1", "search_lakeconstance_202003_p*") as replay:
+        yield replay
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(429, {"Retry-After": "0"}, BUSY),
+        Fault(429, body=BUSY),
+        Fault(429, {"Retry-After": "soon"}, BUSY),
+        *(Fault(status, body=BUSY) for status in (500, 502, 503, 504)),
+        Fault(cut=True),
+        Fault(stall=0.5),
+    ],
+    ids=str,
+)
+def test_passing_faults_cost_no_item(earth_search: Replay, monkeypatch: pytest.MonkeyPatch, fault: Fault) -> None:
+    monkeypatch.setattr(web, "TIMEOUT_S", (2.0, 0.25))
+    earth_search.faults += [fault, fault, Fault(), fault]
+    assert len(search_items(earth_search.url, **CONSTANCE)) == 16
+    assert len(earth_search.asked) == 6  # two pages and the empty one after them, and three faults
+
+
+@pytest.mark.parametrize(
+    ("fault", "parts"),
+    [
+        (Fault(429, body=BUSY), ("HTTP 429", "too many requests, also after 2 retries", "ask for less")),
+        (Fault(503, body=BUSY), ("HTTP 503", "fails, also after 2 retries", "Try again later")),
+        (Fault(cut=True), ("the answer breaks off, also after 2 retries", "Try later")),
+        (Fault(stall=0.5), ("timed out after 0.2 s", "ask for less")),
+        (Fault(body=BUSY), ("not JSON", "not a web page")),
+        (Fault(403, body=BUSY), ("HTTP 403", "access denied")),
+    ],
+    ids=str,
+)
+def test_lasting_faults_end(
+    earth_search: Replay, monkeypatch: pytest.MonkeyPatch, fault: Fault, parts: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(web, "_RETRIES", 2)
+    monkeypatch.setattr(web, "TIMEOUT_S", (2.0, 0.2))
+    earth_search.faults += [fault] * 50
+    with pytest.raises(SearchError) as caught:
+        search_items(f"{earth_search.url}?token=secret", **CONSTANCE)
+    says(caught, earth_search.url, *parts)
+    assert "secret" not in str(caught.value)
+    assert len(earth_search.asked) <= 9
+
+
+def test_retry_after_is_kept_but_capped(earth_search: Replay, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "_RETRY_AFTER_MAX_S", 1)
+    earth_search.faults += [Fault(429, {"Retry-After": "86400"}, BUSY)]
+    before = time.monotonic()
+    assert len(search_items(earth_search.url, **CONSTANCE)) == 16
+    assert 1 <= time.monotonic() - before < 10
+
+
+def test_retries_wait_longer_each_time_and_never_in_step() -> None:
+    patience = web._patience()
+    waits = []
+    for _ in range(web._RETRIES):
+        patience = patience.increment("POST", "/search")
+        waits.append(patience.get_backoff_time())
+    late = [wait - step for wait, step in zip(waits, [0, 2, 4, 8, 16], strict=True)]
+    assert all(0 <= jitter <= 1 for jitter in late)
+    assert len(set(late[1:])) > 1
+
+
+def test_what_is_tried_again_is_logged_without_the_query(
+    earth_search: Replay, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "urllib3")
+    earth_search.faults += [Fault(503, body=BUSY)]
+    search_items(f"{earth_search.url}/?token=secret", **CONSTANCE)
+    assert "Retry" in caplog.text
+    assert "secret" not in caplog.text
