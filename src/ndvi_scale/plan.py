@@ -82,8 +82,9 @@ class Plan:
         return [self.granules[row] for row in self.index.get(region, ())]
 
     def hrefs(self) -> Iterator[str]:
-        """Every asset's href, unsigned."""
-        return (asset.href for granule in self.granules for asset in granule.assets.values())
+        """Every asset's href, unsigned; those of spares too."""
+        spares = (spare for held in self.spares.values() for spare in held)
+        return (asset.href for granule in (*self.granules, *spares) for asset in granule.assets.values())
 
     def region_geobox(self, region: Region) -> GeoBox:
         """Grid of a region."""
