@@ -464,7 +464,7 @@ def test_the_highest_baseline_wins_by_number() -> None:
 
 @pytest.mark.parametrize("other", ["02.04", "05.11"])
 def test_99_99_never_wins_by_its_number(other: str) -> None:
-    off_line = granule("off-line", s2__processing_baseline="99.99")
+    off_line = granule("off-line", s2__processing_baseline="99.99", earthsearch__boa_offset_applied=True)
     kept, dropped = choose_processings([off_line, granule("regular", s2__processing_baseline=other)])
     assert ids(kept) == ["regular"]
     assert [one.id for one in dropped] == ["off-line"]
