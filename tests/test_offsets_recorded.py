@@ -254,7 +254,7 @@ WHERE = (
 """`resolve_offset` and all that it calls."""
 
 EQUIVALENT = {
-    "OFFSET_BASELINE: (4, 0) -> (4,)": "the shorter of two tuples that begin alike is less: (3, 99) < (4,) < (4, 0)",
+    "OFFSET_BASELINE: (4, 0) -> (4,)": "of two tuples that begin alike the shorter is less: (3, 99) < (4,)",
     "OFFSET_BASELINE: 0 -> -1": "no baseline lies between 04.-1 and 04.00",
 }
 """Mutants that decide as the original does → why."""

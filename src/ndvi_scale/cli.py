@@ -42,6 +42,7 @@ Exit codes:
   7  the output cannot be used
   8  the output was made with other parameters
   9  some regions failed; run again to take them up
+  10  the pixels of an item contradict its offset (--strict)
   130  stopped by Ctrl-C; run again to resume"""
 
 
@@ -115,6 +116,7 @@ def cli(context: click.Context, verbose: bool, traceback: bool) -> None:
 @storage_option
 @click.option("--out", metavar="URL", help="Output: a path or s3://bucket/name.zarr.")
 @click.option("--overwrite", is_flag=True, help="Replace an output of an earlier run.")
+@click.option("--strict", is_flag=True, help="Stop when the pixels of an item contradict its offset.")
 @click.option("--png", metavar="FILE", help="Draw the result.")
 def run(**flags: Any) -> None:
     """Compute NDVI of a region and date range into a Zarr store; the same command again resumes."""
@@ -131,6 +133,8 @@ def run(**flags: Any) -> None:
 
 
 def _run(plan: Plan, store: Store, flags: Mapping[str, Any], *, resumed: bool) -> None:
+    from rich.markup import escape
+
     from ndvi_scale import batch, report
     from ndvi_scale.readers import open_reader
 
@@ -155,8 +159,11 @@ def _run(plan: Plan, store: Store, flags: Mapping[str, Any], *, resumed: bool) -
             reader=reader,
             in_flight=in_flight,
             on_done=lambda record: advance(record, plan.region_pixels(record.region)),
+            strict=flags.get("strict", False),
         )
     console.print(report.run_table(outcome, estimate))
+    for line in report.conflict_lines(outcome):
+        console.print(f"[bold yellow]Warning:[/] {escape(line)}", soft_wrap=True)
     if flags.get("png"):
         _draw(store, flags["png"], console)
     _conclude(outcome, store, console)
@@ -270,14 +277,15 @@ def status(url: str, storage: tuple[str, ...], as_json: bool) -> None:
 @json_option
 def info(url: str, storage: tuple[str, ...], digest: bool, png: str | None, as_json: bool) -> None:
     """Describe an output: grid, days, items, offsets, size."""
-    from ndvi_scale import report
+    from ndvi_scale import batch, report
     from ndvi_scale.write import read_attributes, store_digest
 
     store, plan = _existing_run(url, storage)
     facts = report.plan_json(plan, None)
     facts["status"] = (read_attributes(store) or {}).get("status", "no pixels yet")
     facts["objects"], facts["stored_bytes"] = store.data_size()
-    facts["offsets"] = {g.id: {"red": g.red.offset, "evidence": g.red.evidence} for g in plan.granules}
+    facts["offsets"] = report.offsets_json(plan)
+    facts["offset_guard"] = report.guard_json(batch.read_report(plan, store))
     if digest:
         facts["store_digest"] = store_digest(store)
     if as_json:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ndvi_scale import guard
 from ndvi_scale.sentinel2 import SCL_CLASSES
 
 if TYPE_CHECKING:
@@ -131,6 +133,9 @@ def run_table(report: RunReport, estimate: Estimate | None) -> Table:
     table.add_row("read", f"{size(report.traffic.bytes)}{planned} in {report.traffic.requests} requests")
     if report.seconds and report.computed:
         table.add_row("time", f"{report.seconds:.1f} s")
+    judged = Counter(verdict.judgement for verdict in report.verdicts)
+    if judged:
+        table.add_row("offsets", ", ".join(f"{_JUDGED[name]} {judged[name]}" for name in _JUDGED if judged[name]))
     lost = {name: n for name, n in report.counters.items() if n and name in _LOST}
     if lost:
         table.add_row("unusable", ", ".join(f"{_LOST[name]} {n:,}" for name, n in lost.items()))
@@ -140,6 +145,19 @@ def run_table(report: RunReport, estimate: Estimate | None) -> Table:
         table.add_row(f"failed {tuple(region)}", escape(why))
     return table
 
+
+def conflict_lines(report: RunReport) -> list[str]:
+    """A warning for each granule whose pixels contradict its offset, the first `MOST_ROWS`."""
+    found = guard.conflicts(report.verdicts)
+    lines = [
+        f"item {verdict.item_id} (baseline {verdict.baseline}): {verdict.evidence}. Its NDVI follows the metadata; "
+        "see `ndvi-scale doctor`"
+        for verdict in found[:MOST_ROWS]
+    ]
+    return lines + ([f"… and {len(found) - MOST_ROWS} more items"] if len(found) > MOST_ROWS else [])
+
+
+_JUDGED: Final = {"agrees": "pixels agree for", "conflict": "contradict for", "undecided": "tell nothing for"}
 
 _LOST: Final = {
     "nodata": "nodata",
@@ -200,6 +218,19 @@ def plan_json(plan: Plan, estimate: Estimate | None) -> dict[str, Any]:
     return facts
 
 
+def offsets_json(plan: Plan) -> dict[str, Any]:
+    """Offsets of every item in DN and why, by item id."""
+    return {
+        granule.id: {
+            "red": granule.red.offset,
+            "nir": granule.nir.offset,
+            "evidence": granule.red.evidence,
+            "evidence_nir": granule.nir.evidence,
+        }
+        for granule in plan.granules
+    }
+
+
 def report_json(report: RunReport) -> dict[str, Any]:
     """The run's facts for a program."""
     return {
@@ -213,4 +244,13 @@ def report_json(report: RunReport) -> dict[str, Any]:
         "requests": report.traffic.requests,
         "counters": report.counters,
         "skipped": report.skipped,
+        "offset_guard": guard_json(report),
+    }
+
+
+def guard_json(report: RunReport) -> dict[str, Any]:
+    """Verdicts on the offsets by item id."""
+    return {
+        verdict.item_id: {key: value for key, value in asdict(verdict).items() if key != "item_id"}
+        for verdict in report.verdicts
     }
