@@ -299,6 +299,40 @@ def info(url: str, storage: tuple[str, ...], digest: bool, png: str | None, as_j
 
 
 @cli.command()
+@click.argument("item")
+@click.option("--id", "item_id", metavar="ID", help="Which item, where ITEM is a file of several.")
+@click.option("--catalog", metavar="NAME|URL|PATH", help="Where ITEM is an id: the catalog that has it.")
+@click.option("--collection", help="And its collection, if it is not the usual one.")
+@click.option("--metadata", metavar="FILE", help="The product's MTD_MSIL2A.xml, to compare.")
+@click.option("--offset", type=int, metavar="DN", help="BOA offset to judge, against the item's metadata.")
+@click.option("--blocks", type=click.IntRange(1), default=9, show_default=True, help="Most blocks to read.")
+@click.option("--reader", default="rasterio", show_default=True, help="What reads the assets.")
+@json_option
+def doctor(item: str, item_id: str | None, **flags: Any) -> None:
+    """Tell all that is known of the BOA offset of one item: a path or URL of its JSON, or its id in a catalog."""
+    from dataclasses import asdict
+
+    from ndvi_scale import report
+    from ndvi_scale.doctor import diagnose, find_item
+    from ndvi_scale.readers import open_reader
+
+    found = diagnose(
+        find_item(item, item_id=item_id, catalog=flags["catalog"], collection=flags["collection"]),
+        open_reader(flags["reader"]),
+        offset=flags["offset"],
+        metadata=flags["metadata"],
+        blocks=flags["blocks"],
+    )
+    if flags["as_json"]:
+        click.echo(json.dumps(asdict(found), indent=1))
+    else:
+        for table in report.doctor_tables(found):
+            _console().print(table)
+    if found.sample is None:
+        raise ReadError(found.unreadable, item_id=found.item_id, asset="")
+
+
+@cli.command()
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--size", type=int, default=1536, show_default=True, help="Pixels of 10 m along a granule's side.")

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ndvi_scale import guard
+from ndvi_scale.doctor import PERCENTS
 from ndvi_scale.sentinel2 import SCL_CLASSES
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ndvi_scale.batch import RunReport
+    from ndvi_scale.doctor import Diagnosis, Sample
     from ndvi_scale.estimate import Estimate
     from ndvi_scale.plan import Plan
     from ndvi_scale.region import RegionRecord
@@ -167,6 +169,46 @@ _LOST: Final = {
     "not_positive": "nir + red ≤ 0",
     "out_of_range": "|NDVI| > 1",
 }
+
+
+def doctor_tables(found: Diagnosis) -> Iterator[Table | str]:
+    """All that is known of an item's offset: what is said, what is seen, what is decided."""
+    said = _grid(escape(found.item_id))
+    for evidence in found.evidence:
+        said.add_row(escape(evidence.source), escape(evidence.says))
+    yield said
+    if found.sample is None:
+        yield f"The pixels cannot be read: {escape(found.unreadable)}"
+    else:
+        sample = found.sample
+        where = f"{sample.blocks} of {sample.of} blocks"
+        yield f"[bold]DN of {sample.pixels:,} valid pixels in {where}, by percentile[/]"
+        yield _percentile_table(sample)
+    yield _decision_table(found)
+
+
+def _percentile_table(sample: Sample) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("", style="dim", no_wrap=True)
+    for percent in PERCENTS:
+        table.add_column(f"{percent} %", justify="right")
+    for name, values in sample.percentiles.items():
+        table.add_row(name, *(f"{value:.0f}" for value in values))
+    return table
+
+
+def _decision_table(found: Diagnosis) -> Table:
+    table = _grid("Decision")
+    for band, decision in found.decisions.items():
+        offset = "refused" if decision.offset is None else f"{decision.offset} DN"
+        table.add_row(band, f"[bold]{offset}[/]: {escape(decision.why)}")
+    if found.sample is not None:
+        sample = found.sample
+        share = f"; {sample.vegetation / sample.verdict.land:.0%} of them vegetation" if sample.verdict.land else ""
+        table.add_row("pixels", f"[bold]{sample.verdict.judgement}[/]: {escape(sample.verdict.evidence)}{share}")
+        medians = ", ".join(f"{value:.3f} with {offset} DN" for offset, value in sample.median_ndvi.items())
+        table.add_row("NDVI", f"median over SCL 4 and 5: {medians or 'no such pixel'}")
+    return table
 
 
 @contextmanager
