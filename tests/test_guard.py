@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+UNU = "S2A_29UNU_20221005_0_L2A"
 GRID = GeoBox((2, 2), Affine(10, 0, 0, 0, -10, 0), "EPSG:32631")
 
 
@@ -120,12 +121,11 @@ def land_of(red: NDArray[Any], nir: NDArray[Any], scl: NDArray[Any], shift: int 
 
 
 def tile_29unu(folder: Path) -> list[NDArray[Any]]:
-    files = (folder / "rasters" / "t29unu_20221005_N0400").glob("*60m.jp2")
-    bands = {}
-    for file in files:
-        with rasterio.open(file) as source:
-            bands[file.stem.split("_")[2]] = source.read(1)
-    return [bands[name] for name in ("B04", "B8A", "SCL")]
+    bands = []
+    for band in ("red", "nir", "scl"):
+        with rasterio.open(folder / "catalog" / "sentinel-2-l2a" / UNU / f"{band}.tif") as source:
+            bands.append(source.read(1))
+    return bands
 
 
 def fields_31ues(folder: Path) -> list[NDArray[Any]]:
@@ -203,8 +203,7 @@ def test_cloud_water_and_nodata_decide_nothing(real_data: Path, name: str) -> No
 def shifted_29unu(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real tile whose pixels someone has shifted, and whose item goes on to say that nobody has."""
     folder = tmp_path_factory.mktemp("shifted")
-    name = "S2A_29UNU_20221005_0_L2A"
-    origin = real_data / "catalog" / "sentinel-2-l2a" / name
+    origin = real_data / "catalog" / "sentinel-2-l2a" / UNU
     for band in ("red", "nir", "scl"):
         with rasterio.open(origin / f"{band}.tif") as source:
             dn, profile = source.read(1), source.profile
@@ -212,7 +211,7 @@ def shifted_29unu(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
             dn = np.where(dn == 0, 0, np.maximum(dn.astype(np.int32) - 1000, 1)).astype(np.uint16)
         with rasterio.open(folder / f"{band}.tif", "w", **profile) as target:
             target.write(dn, 1)
-    (folder / "item.json").write_text((origin / f"{name}.json").read_text())
+    (folder / "item.json").write_text((origin / f"{UNU}.json").read_text())
     return folder / "item.json"
 
 
@@ -233,7 +232,7 @@ def run_one(item: Path, out: Path, **options: Any) -> Any:
 
 
 def test_right_metadata_agree(real_data: Path, tmp_path: Path) -> None:
-    item = real_data / "catalog" / "sentinel-2-l2a" / "S2A_29UNU_20221005_0_L2A" / "S2A_29UNU_20221005_0_L2A.json"
+    item = real_data / "catalog" / "sentinel-2-l2a" / UNU / f"{UNU}.json"
     plan, store, report = run_one(item, tmp_path / "ndvi.zarr", strict=True)
     (verdict,) = report.verdicts
     assert (verdict.judgement, verdict.offset, verdict.baseline) == ("agrees", -1000, "04.00")
@@ -245,7 +244,7 @@ def test_right_metadata_agree(real_data: Path, tmp_path: Path) -> None:
 
 
 def test_raw_pixels_that_are_called_shifted_stay_undecided(real_data: Path, tmp_path: Path) -> None:
-    item = real_data / "catalog" / "sentinel-2-l2a" / "S2A_29UNU_20221005_0_L2A" / "S2A_29UNU_20221005_0_L2A.json"
+    item = real_data / "catalog" / "sentinel-2-l2a" / UNU / f"{UNU}.json"
     _, _, report = run_one(flagged(item, tmp_path / "item.json"), tmp_path / "ndvi.zarr", strict=True)
     (verdict,) = report.verdicts
     assert (verdict.judgement, verdict.offset) == ("undecided", 0)
@@ -262,10 +261,10 @@ def test_conflict_stops_a_strict_run_and_the_rest_goes_on(shifted_29unu: Path, t
     store = open_store(str(tmp_path / "ndvi.zarr"))
     with pytest.raises(OffsetConflictError) as caught:
         runs.run(plan, store, workers=1, strict=True)
-    for part in ("S2A_29UNU_20221005_0_L2A", "04.00", "clear-land pixels have red DN below 1000", "--offset 0"):
+    for part in (UNU, "04.00", "clear-land pixels have red DN below 1000", "--offset 0"):
         assert part in str(caught.value)
     error = caught.value
-    assert error.item_id == "S2A_29UNU_20221005_0_L2A"
+    assert error.item_id == UNU
     assert error.dark / error.land > 0.9
 
     begun = read_report(plan, store)
@@ -286,7 +285,7 @@ def test_conflict_stops_a_strict_run_and_the_rest_goes_on(shifted_29unu: Path, t
     assert attributes is not None
     assert attributes["status"] == "complete"
     said = attributes["ndvi_scale"]["offset_guard"]["conflict"]
-    assert said == {"S2A_29UNU_20221005_0_L2A": report.verdicts[0].evidence}
+    assert said == {UNU: report.verdicts[0].evidence}
 
 
 def test_conflict_on_the_command_line(
@@ -303,14 +302,16 @@ def test_conflict_on_the_command_line(
     job = ("run", "--catalog", str(shifted_29unu), "--chunk", "512", "--out", str(tmp_path / "ndvi.zarr"))
     assert call(*job, "--strict") == 10
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("Error: item S2A_29UNU_20221005_0_L2A (baseline 04.00): 9")
+    assert error.startswith(f"Error: item {UNU} (baseline 04.00): 9")
     assert call(*job) == 0
     printed = capsys.readouterr().err
-    assert "Warning: item S2A_29UNU_20221005_0_L2A (baseline 04.00): 98.4% of 540,296 clear-land pixels" in printed
+    assert f"Warning: item {UNU} (baseline 04.00): 98.4% of 540,296 clear-land pixels" in printed
     assert "contradict for 1" in printed
+    assert call("status", str(tmp_path / "ndvi.zarr")) == 0
+    assert f"Warning: item {UNU} (" in capsys.readouterr().err
     for command in ("status", "info"):
         assert call(command, str(tmp_path / "ndvi.zarr"), "--json") == 0
-        said = json.loads(capsys.readouterr().out)["offset_guard"]["S2A_29UNU_20221005_0_L2A"]
+        said = json.loads(capsys.readouterr().out)["offset_guard"][UNU]
         assert (said["judgement"], said["offset"]) == ("conflict", -1000)
     facts = json.loads((tmp_path / "ndvi.zarr" / "zarr.json").read_text())["attributes"]
     assert facts["offsets"] == [
@@ -319,6 +320,6 @@ def test_conflict_on_the_command_line(
             "nir": -1000,
             "evidence": "declared by the asset, baseline 04.00",
             "items": 1,
-            "ids": ["S2A_29UNU_20221005_0_L2A"],
+            "ids": [UNU],
         }
     ]

@@ -133,8 +133,6 @@ def run(**flags: Any) -> None:
 
 
 def _run(plan: Plan, store: Store, flags: Mapping[str, Any], *, resumed: bool) -> None:
-    from rich.markup import escape
-
     from ndvi_scale import batch, report
     from ndvi_scale.readers import open_reader
 
@@ -162,8 +160,7 @@ def _run(plan: Plan, store: Store, flags: Mapping[str, Any], *, resumed: bool) -
             strict=flags.get("strict", False),
         )
     console.print(report.run_table(outcome, estimate))
-    for line in report.conflict_lines(outcome):
-        console.print(f"[bold yellow]Warning:[/] {escape(line)}", soft_wrap=True)
+    _warn(outcome, console)
     if flags.get("png"):
         _draw(store, flags["png"], console)
     _conclude(outcome, store, console)
@@ -178,6 +175,15 @@ def _estimate(plan: Plan, reader: Reader) -> Estimate | None:
         if plan.config.on_error == "raise":
             raise
         return None
+
+
+def _warn(outcome: RunReport, console: Console) -> None:
+    from rich.markup import escape
+
+    from ndvi_scale.report import conflict_lines
+
+    for line in conflict_lines(outcome):
+        console.print(f"[bold yellow]Warning:[/] {escape(line)}", soft_wrap=True)
 
 
 def _conclude(outcome: RunReport, store: Store, console: Console) -> None:
@@ -265,6 +271,7 @@ def status(url: str, storage: tuple[str, ...], as_json: bool) -> None:
         return
     console = _console()
     console.print(report.run_table(outcome, None))
+    _warn(outcome, console)
     complete = (read_attributes(store) or {}).get("status") == "complete"
     console.print("[green]complete[/]" if complete else "[yellow]incomplete[/]: the same `run` takes it up")
 
