@@ -19,10 +19,12 @@ def test_offsets_are_told_once_with_their_items(sandbox: Sandbox) -> None:
     assert [(group["red"], group["nir"], group["evidence"]) for group in said] == [
         (-1000, -1000, "declared by the asset, baseline 05.00"),
         (0, 0, "baseline 03.01 is before 04.00"),
+        (0, 0, "baseline 03.01 is before 04.00; only where a newer processing cannot be read"),
         (0, 0, "earthsearch:boa_offset_applied is true: it is in this COG already"),
     ]
     told = {item_id: group["red"] for group in said for item_id in group["ids"]}
-    assert told == {granule.id: granule.red.offset for granule in plan.granules}
+    (spare,) = [spare for spares in plan.spares.values() for spare in spares]
+    assert told == {granule.id: granule.red.offset for granule in (*plan.granules, spare)}
     assert [group["items"] for group in said] == [len(group["ids"]) for group in said]
     json.dumps(said)
 
@@ -40,5 +42,5 @@ def test_bands_that_differ_are_told_apart(sandbox: Sandbox) -> None:
 def test_of_very_many_items_some_are_named_and_all_counted(sandbox: Sandbox) -> None:
     plan = runs.plan_of(sandbox)
     many = tuple(dataclasses.replace(plan.granules[0], id=f"g{number}") for number in range(cf.MOST_IDS + 5))
-    (group,) = cf.cube_attributes(dataclasses.replace(plan, granules=many))["offsets"]
+    (group,) = cf.cube_attributes(dataclasses.replace(plan, granules=many, spares={}))["offsets"]
     assert (group["items"], len(group["ids"])) == (cf.MOST_IDS + 5, cf.MOST_IDS)

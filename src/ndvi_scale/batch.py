@@ -8,7 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ndvi_scale import guard, ledger, write
@@ -176,7 +176,7 @@ def run_batch(
 
 
 def _tally(plan: Plan, done: dict[Region, RegionRecord]) -> guard.LandTally:
-    tally = guard.LandTally(plan.granules)
+    tally = guard.LandTally(chain(plan.granules, *plan.spares.values()))
     for record in done.values():
         tally.add(record.counters)
     return tally

@@ -10,6 +10,7 @@ import datetime as dt
 import struct
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -153,11 +154,14 @@ def cube_attributes(plan: Plan) -> dict[str, Any]:
 def _offsets(plan: Plan) -> list[dict[str, Any]]:
     """BOA offsets in DN and why, each once with its items."""
     groups: dict[tuple[int, int, str], list[str]] = defaultdict(list)
-    for granule in plan.granules:
+    spare = [
+        (granule, "; only where a newer processing cannot be read") for granule in chain(*plan.spares.values())
+    ]
+    for granule, aside in [(granule, "") for granule in plan.granules] + spare:
         red, nir = granule.red, granule.nir
         same = red.evidence == nir.evidence
         evidence = red.evidence if same else f"red: {red.evidence}; nir: {nir.evidence}"
-        groups[red.offset, nir.offset, evidence].append(granule.id)
+        groups[red.offset, nir.offset, evidence + aside].append(granule.id)
     return [
         {"red": red, "nir": nir, "evidence": evidence, "items": len(ids), "ids": ids[:MOST_IDS]}
         for (red, nir, evidence), ids in sorted(groups.items())
