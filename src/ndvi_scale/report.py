@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import asdict
-from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.markup import escape
@@ -270,7 +269,7 @@ def offsets_json(plan: Plan) -> dict[str, Any]:
             "evidence": granule.red.evidence,
             "evidence_nir": granule.nir.evidence,
         }
-        for granule in chain(plan.granules, *plan.spares.values())
+        for granule in plan.granules
     }
 
 
