@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from configparser import ConfigParser
 from configparser import Error as ConfigParserError
 from pathlib import Path
@@ -11,10 +12,10 @@ from typing import Final
 from ndvi_scale.errors import StoreError
 
 _FILES: Final = (
-    ("AWS_CONFIG_FILE", "~/.aws/config", "profile "),
-    ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials", ""),
+    ("AWS_CONFIG_FILE", "~/.aws/config", r"(default)|profile\s+(.+)"),
+    ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials", r"(.+)"),
 )
-"""Variable that names it, where it is by default, what stands before a profile's name; the later one wins."""
+"""Variable that names it, where it is by default, how it heads a profile; the later one wins."""
 
 _SETTINGS: Final = {
     "aws_access_key_id": "access_key_id",
@@ -32,10 +33,11 @@ def read_profile(name: str) -> dict[str, str]:
     Raises StoreError when there is no such profile, or one whose keys only a login, a role or a program gives.
     """
     profiles: dict[str, dict[str, str]] = {}
-    for variable, default, prefix in _FILES:
+    for variable, default, heading in _FILES:
         path = Path(os.environ.get(variable) or default).expanduser()
         for section, values in _sections(path).items():
-            profiles.setdefault(section.removeprefix(prefix).strip(), {}).update(values)
+            if match := re.fullmatch(heading, section.strip()):
+                profiles.setdefault(match[match.lastindex or 1], {}).update(values)
     if name not in profiles:
         known = ", ".join(sorted(profiles)) or "none"
         raise StoreError(f"no AWS profile {name!r} (there are: {known}): give one of them, or keys")

@@ -107,7 +107,7 @@ SERVICES: Final[dict[str, Service]] = {
             Option("role_arn"),
             Option("role_session_name"),
             Option("web_identity_token_file"),
-            Option("sts_endpoint", (), *_ADDRESS),
+            Option("endpoint_url_sts", ("sts_endpoint",), *_ADDRESS),
             Option("metadata_endpoint", (), *_ADDRESS),
             _flag("imdsv1_fallback"),
         ),
