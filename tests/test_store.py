@@ -386,6 +386,10 @@ def test_azure_by_signature_and_by_the_url_s_account(
     monkeypatch.setenv("AZURE_STORAGE_ENDPOINT", azurite.url)
     place = f"{azurite.container}@{azurite.account}.dfs.core.windows.net"
     assert open_store(f"abfs://{place}/{tmp_path.name}/out.zarr").get_state("x") == b"1"
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", azurite.account)
+    store = open_store(f"az://{azurite.container}/{tmp_path.name}/out.zarr")
+    assert store.get_state("x") == b"1"
+    assert azurite.account in repr(store)  # obstore panics when it took the account from the variable itself
 
 
 @pytest.mark.slow

@@ -115,15 +115,16 @@ class Memory(Place):
 
 
 def brief(error: Any) -> str:
-    """An obstore error in a line: what the service said, or what failed; no query, password or dump."""
+    """An obstore error in a line: what failed and the service's code; no query, password, body or dump."""
     text = str(error)
-    line = re.split(r"\n|<\?xml", text, maxsplit=1)[0].strip(" :")
+    line = text.partition("\n")[0]
+    status = re.search(r"status code: \d{3}(?: [A-Za-z]+)*", line)
+    if status:  # what a server says after it may repeat what it was sent
+        line = line[: status.end()]
     line = re.sub(r"(https?://)[^/\s@]*@", r"\1", line)
     line = re.sub(r"(https?://[^\s?]+)\?\S*", r"\1", line)
-    code = re.search(r"<Code>(\w+)</Code>", text)
-    if code:
-        line += f", {code[1]}"
-    return line or type(error).__name__
+    code = re.search(r"<Code>(\w{1,60})</Code>", text)
+    return f"{line}, {code[1]}" if code else line or type(error).__name__
 
 
 def without_credentials(error: Any) -> bool:

@@ -254,6 +254,8 @@ def _complete(name: str, url: str, settings: Settings) -> None:
     """Add what obstore does not find out itself: an AWS profile; that GCS takes no credentials."""
     config = settings.config
     anonymous = config.get("skip_signature", "").lower() == "true"
+    if name == "az" and (account := os.environ.get("AZURE_STORAGE_ACCOUNT_NAME")):
+        config.setdefault("account_name", account)  # obstore finds it as well, and panics when it shows the store
     if "sas_key" in config:
         config["sas_key"] = config["sas_key"].removeprefix("?")  # as the portal shows it
     if name == "gs" and anonymous:
