@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 settings.register_profile("default", deadline=None, derandomize=True)
 settings.load_profile("default")
 
+# Nor do the machine's own accounts: a test that wants credentials sets them.
+for name in [name for name in os.environ if name.startswith(("AWS_", "AZURE_", "GOOGLE_"))]:
+    del os.environ[name]
+
 _REQUIRE_ALL = "NDVI_SCALE_REQUIRE_ALL"
 
 

@@ -423,6 +423,8 @@ def _job(flags: Mapping[str, Any]) -> Job:
 def _open_store(url: str, storage: tuple[str, ...]) -> Store:
     from ndvi_scale.store import open_store
 
+    if url.startswith("memory:"):
+        raise ConfigError(f"{url} would be gone when this command ends: give a path or a bucket's URL")
     for number, option in enumerate(storage, 1):
         if not option.partition("=")[0] or "=" not in option:  # not shown: it may be a secret
             raise ConfigError(
