@@ -159,6 +159,8 @@ def test_a_run_on_any_store_is_the_same(sandbox: Sandbox, location: Location, tm
     assert store_digest(store) == store_digest(local)
     with xr.open_zarr(store.zarr(read_only=True)) as there, xr.open_zarr(local.url) as here:
         np.testing.assert_array_equal(there["ndvi"].values, here["ndvi"].values)
+    with xr.open_zarr(store.zarr(read_only=True), chunks=None) as lazy:
+        assert lazy.copy(deep=True).identical(lazy)
     assert store.data_size()[0] == local.data_size()[0]
     assert runs.run(plan, store).computed == 0
     check_ours(store)
@@ -225,6 +227,7 @@ def test_nothing_is_made_by_looking(tmp_path: Path) -> None:
 # The memory of this process
 
 
+@pytest.mark.slow
 def test_memory_does_not_leave_its_process(sandbox: Sandbox, tmp_path: Path) -> None:
     plan = runs.plan_of(sandbox)
     store = open_store(f"memory://{tmp_path}")
@@ -440,6 +443,7 @@ def test_a_token_of_other_keys_is_not_mixed_in(monkeypatch: pytest.MonkeyPatch) 
     open_store("s3://b/x")
 
 
+@pytest.mark.slow
 def test_no_credentials_anywhere_is_said() -> None:
     """The last resort, the machine's role, is asked at an address that every cloud has; here nobody is there."""
     code = (

@@ -105,6 +105,9 @@ class Memory(Place):
             def __getstate__(self) -> NoReturn:
                 refuse()
 
+            def __deepcopy__(self, _: object) -> InMemory:
+                return self  # xarray copies lazy variables together with their store
+
         return InMemory(store, read_only=read_only)
 
     def __reduce__(self) -> NoReturn:
