@@ -42,6 +42,8 @@ class Rules:
     dropped_classes: Sequence[int] = (0, 1, 3, 8, 9, 10)
     clip_range: bool = False
     offset: int | None = None
+    all_zones: bool = False
+    """Granules of other zones than the output's take part, too."""
 
 
 def offset_of(item: pystac.Item) -> int:
@@ -66,26 +68,129 @@ def superseded(items: Iterable[pystac.Item]) -> set[str]:
     return lost
 
 
-def granule_codes(item: pystac.Item, rules: Rules) -> np.ndarray:
-    """Codes of a whole granule, by integer arithmetic."""
+Bands = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Red, nir and classes, one shape, int64."""
+
+
+def read_bands(item: pystac.Item) -> Bands:
+    """A whole granule, SCL spread to the pixels of red."""
     red, nir, scl = (rasterio.open(item.assets[name].get_absolute_href()) for name in ("red", "nir", "scl"))
     with red, nir, scl:
-        r, n, s = red.read(1).astype(object), nir.read(1).astype(object), scl.read(1)
-    r, n = r.astype(np.int64), n.astype(np.int64)
+        r, n, s = red.read(1).astype(np.int64), nir.read(1).astype(np.int64), scl.read(1)
     factor = r.shape[0] // s.shape[0]
-    s = np.kron(s, np.ones((factor, factor), s.dtype))
-    data = (r >= 1) & (r <= 32767) & (n >= 1) & (n <= 32767) & (s <= 11) & ~np.isin(s, rules.dropped_classes)
-    shift = offset_of(item) if rules.offset is None else rules.offset
-    r, n = r + shift, n + shift
+    return r, n, np.kron(s, np.ones((factor, factor), s.dtype)).astype(np.int64)
+
+
+def usable(bands: Bands, rules: Rules) -> np.ndarray:
+    """Pixels with DN 1...32767 in both bands, and of a class that is kept."""
+    r, n, s = bands
+    return (r >= 1) & (r <= 32767) & (n >= 1) & (n <= 32767) & (s <= 11) & ~np.isin(s, rules.dropped_classes)
+
+
+def codes(bands: Bands, rules: Rules, shift: int) -> np.ndarray:
+    """Codes, by integer arithmetic."""
+    data = usable(bands, rules)
+    r, n = bands[0] + shift, bands[1] + shift
     data &= n + r > 0
     if not rules.clip_range:
         data &= abs(n - r) <= n + r
     total = np.where(n + r > 0, n + r, 1)
-    twice = 2 * 10_000 * (n - r)
-    # nearest integer to a/b, halves to even: floor((2a + b) / 2b), one less at a half that is odd
-    code = (twice + total) // (2 * total)
-    code -= ((twice + total) % (2 * total) == 0) & (code % 2 != 0)
+    code = half_even(10_000 * (n - r), total)
     return np.where(data, np.clip(code, -10_000, 10_000), FILL).astype(np.int16)
+
+
+def half_even(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Nearest integer to a / b, halves to even: floor((2a + b) / 2b), one less at a half that is odd."""
+    code = (2 * a + b) // (2 * b)
+    return code - (((2 * a + b) % (2 * b) == 0) & (code % 2 != 0))
+
+
+def cells(bands: Bands, rules: Rules, factor: int, first: tuple[int, int]) -> Bands:
+    """Means of factor x factor pixels from pixel `first` on; whole cells only, usable where all pixels are."""
+    rows, columns = ((side - start) // factor for side, start in zip(bands[0].shape, first, strict=True))
+
+    def stack(band: np.ndarray) -> np.ndarray:
+        """Pixels of each cell along the last axis, row after row."""
+        cut = band[first[0] : first[0] + rows * factor, first[1] : first[1] + columns * factor]
+        apart = cut.reshape(rows, factor, columns, factor).swapaxes(1, 2)
+        return apart.reshape(rows, columns, factor * factor)
+
+    kept = stack(usable(bands, rules)).all(axis=-1)
+    r, n, s = (stack(band) for band in bands)
+    size = np.array(factor * factor)
+    middle = s[..., (factor // 2) * factor + factor // 2]
+    mean = [np.where(kept, half_even(band.sum(axis=-1), size), 0) for band in (r, n)]
+    return mean[0], mean[1], np.where(kept, middle, 0)
+
+
+def positions(grid: Grid, transform: Sequence[float], epsg: int, factor: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column of every pixel of the output in cells of a granule, in 256ths; 0 is a centre.
+
+    Exact at every 64th pixel, there in 65536ths, and bilinear between.
+    """
+    down, across = np.arange(0, grid.height + 64, 64), np.arange(0, grid.width + 64, 64)
+    x, y = np.meshgrid(grid.x0 + grid.step * (across + 0.5), grid.y0 - grid.step * (down + 0.5))
+    x, y = Transformer.from_crs(grid.epsg, epsg, always_xy=True).transform(x, y)
+    size = factor * transform[0]
+    found = []
+    for exact in ((transform[5] - y) / size - 0.5, (x - transform[2]) / size - 0.5):
+        node = np.round(exact * 65536).astype(np.int64)
+        j, i = np.arange(grid.height), np.arange(grid.width)
+        b, a = (j % 64)[:, None], (i % 64)[None, :]
+        j, i = (j // 64)[:, None], (i // 64)[None, :]
+        total = (
+            node[j, i] * (64 - b) * (64 - a)
+            + node[j, i + 1] * (64 - b) * a
+            + node[j + 1, i] * b * (64 - a)
+            + node[j + 1, i + 1] * b * a
+        )
+        found.append(np.floor_divide(2 * total + 2**20, 2**21))
+    return found[0], found[1]
+
+
+def warped(bands: Bands, rules: Rules, where: tuple[np.ndarray, np.ndarray]) -> Bands:
+    """Bilinear of the usable ones of four pixels where the nearest is usable; else nothing."""
+    good = usable(bands, rules)
+    height, width = good.shape
+
+    def at(band: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+        inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+        return np.where(inside, band[row.clip(0, height - 1), column.clip(0, width - 1)], 0)
+
+    row, column = where
+    nearest = (row + 128) // 256, (column + 128) // 256
+    kept = at(good, *nearest).astype(bool)
+    sums = [np.zeros(row.shape, np.int64) for _ in range(3)]
+    for south in (0, 1):
+        for east in (0, 1):
+            y, x = row // 256 + south, column // 256 + east
+            weight = (256 - abs(row - 256 * y)) * (256 - abs(column - 256 * x)) * at(good, y, x)
+            for place, band in enumerate((bands[0], bands[1], np.ones_like(bands[0]))):
+                sums[place] += weight * at(band, y, x)
+    weights = np.where(kept, sums[2], 1)
+    r, n = (np.where(kept, half_even(total, weights), 0) for total in sums[:2])
+    return r, n, np.where(kept, at(bands[2], *nearest), 0)
+
+
+def placed_codes(item: pystac.Item, grid: Grid, rules: Rules) -> np.ndarray:
+    """Codes of a granule in every pixel of the output."""
+    transform, epsg = item.assets["red"].extra_fields["proj:transform"], item.properties["proj:epsg"]
+    bands = read_bands(item)
+    shift = offset_of(item) if rules.offset is None else rules.offset
+    factor = round(grid.step / transform[0])
+    if epsg != grid.epsg:
+        if factor > 1:
+            bands = cells(bands, rules, factor, (0, 0))
+        return codes(warped(bands, rules, positions(grid, transform, epsg, factor)), rules, shift)
+    south = round((transform[5] - grid.y0) / transform[0])  # of the output's corner, in native pixels
+    east = round((grid.x0 - transform[2]) / transform[0])
+    if factor > 1:
+        first = south % factor, east % factor
+        bands = cells(bands, rules, factor, first)
+        south, east = (south - first[0]) // factor, (east - first[1]) // factor
+    out = np.full((grid.height, grid.width), FILL, np.int16)
+    _first_valid(out, codes(bands, rules, shift), -south, -east)
+    return out
 
 
 def cube(
@@ -100,15 +205,11 @@ def cube(
     """Codes of every layer, shape (days, height, width); `latest_first` turns the order of the mosaic round."""
     out = np.full((len(days), grid.height, grid.width), FILL, np.int16)
     lost = superseded(items)
-    chosen = [i for i in items if i.id not in lost and i.properties["proj:epsg"] == grid.epsg]
+    chosen = [i for i in items if i.id not in lost and (rules.all_zones or i.properties["proj:epsg"] == grid.epsg)]
     for item in sorted(chosen, key=lambda i: (i.datetime, i.id), reverse=latest_first):
         day = _solar_day(item, grid)
-        if day not in days:
-            continue
-        codes = granule_codes(item, rules)
-        transform = item.assets["red"].extra_fields["proj:transform"]
-        row, column = round((grid.y0 - transform[5]) / grid.step), round((transform[2] - grid.x0) / grid.step)
-        _first_valid(out[days.index(day)], codes, row, column)
+        if day in days:
+            _first_valid(out[days.index(day)], placed_codes(item, grid, rules), 0, 0)
     if aoi is not None:
         out[:, ~_inside(grid, aoi)] = FILL
     return out

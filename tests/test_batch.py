@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 import shutil
@@ -12,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import zarr
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     import services
     from ndvi_scale.granules import Asset
     from ndvi_scale.lattice import Window
+    from ndvi_scale.plan import Plan
     from ndvi_scale.readers import Reader
     from ndvi_scale.sandbox import Sandbox
 
@@ -38,11 +41,12 @@ class Wrapped:
         self.inner: Reader = open_reader()
         self.reads = 0
         self.broken: set[str] = set()
+        self.permanent = True
 
     def read(self, item_id: str, asset: Asset, window: Window) -> Any:
         self.reads += 1
         if item_id in self.broken:
-            raise ReadError(f"cannot read {item_id}", item_id=item_id, asset=asset.href)
+            raise ReadError(f"cannot read {item_id}", item_id=item_id, asset=asset.href, permanent=self.permanent)
         return self.inner.read(item_id, asset, window)
 
     def layout(self, item_id: str, asset: Asset) -> Any:
@@ -66,6 +70,14 @@ def test_running_again_computes_nothing(sandbox: Sandbox, tmp_path: Path) -> Non
     assert (report.computed, reader.reads) == (0, 0)
     assert report.done == report.regions
     assert store_digest(store) == digest
+
+
+def test_the_same_script_again_is_the_same_run(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Its region comes from a box, that of the stored plan from a file: where from does not count."""
+    store = open_store(str(tmp_path / "ndvi.zarr"))
+    for computed in (True, False):
+        plan = runs.plan_of(sandbox, aoi=parse_bbox(sandbox.bbox))
+        assert bool(runs.run(plan, store).computed) is computed
 
 
 def test_the_digest_does_not_depend_on_order_workers_or_compression(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -97,6 +109,60 @@ def test_a_store_is_incomplete_until_its_last_region(sandbox: Sandbox, tmp_path:
     whole = open_store(str(tmp_path / "whole.zarr"))
     runs.run(plan, whole)
     assert store_digest(store) == store_digest(whole)
+
+
+def reprocessed(plan: Plan) -> str:
+    """The granule of the sandbox that was processed again."""
+    (name,) = plan.spares
+    return name
+
+
+def test_the_older_processing_stands_in_for_one_that_is_gone(sandbox: Sandbox, tmp_path: Path) -> None:
+    plan, store = runs.plan_of(sandbox), open_store(str(tmp_path / "ndvi.zarr"))
+    newer = reprocessed(plan)
+    (older,) = plan.spares[newer]
+    assert older.id in {dropped.id for dropped in plan.dropped}
+    assert older.id not in {granule.id for granule in plan.granules}
+    reader = Wrapped()
+    reader.broken = {newer}
+    report = runs.run(plan, store, reader=reader)
+    assert not report.failed
+    assert list(report.skipped) == [newer]
+    assert all(part in report.skipped[newer] for part in (f"cannot read {newer}", older.id, "stands in"))
+    assert {name for record in finished(store, plan.id).values() for name in record.counters} >= {older.id}
+
+    without = [item for item in search_items(sandbox.items) if item.id != newer]
+    alone = build_plan(without, plan.config)
+    assert older.id in {granule.id for granule in alone.granules}
+    expected = open_store(str(tmp_path / "older.zarr"))
+    runs.run(alone, expected)
+    codes = [zarr.open_array(s.zarr(read_only=True), path="ndvi", mode="r")[:] for s in (store, expected)]
+    np.testing.assert_array_equal(codes[0], codes[1])
+    whole = open_store(str(tmp_path / "newer.zarr"))
+    runs.run(plan, whole)
+    assert (codes[0] != zarr.open_array(whole.zarr(read_only=True), path="ndvi", mode="r")[:]).any()
+
+
+@pytest.mark.parametrize("trouble", ["passing", "both"])
+def test_nothing_stands_in_for_what_may_come_back_or_where_all_is_gone(
+    sandbox: Sandbox, tmp_path: Path, trouble: str
+) -> None:
+    plan, store = runs.plan_of(sandbox), open_store(str(tmp_path / "ndvi.zarr"))
+    newer = reprocessed(plan)
+    reader = Wrapped()
+    reader.permanent = trouble == "both"
+    reader.broken = {newer, *(spare.id for spare in plan.spares[newer] if trouble == "both")}
+    report = runs.run(plan, store, reader=reader)
+    assert report.failed
+    assert all(f"cannot read {newer}" in why for why in report.failed.values())
+    assert not report.skipped
+
+
+def test_a_plan_keeps_its_spares(sandbox: Sandbox, tmp_path: Path) -> None:
+    plan, store = runs.plan_of(sandbox), open_store(str(tmp_path / "ndvi.zarr"))
+    save_plan(store, plan)
+    assert load_plan(store) == plan
+    assert plan.id != dataclasses.replace(plan, spares={}).id
 
 
 def test_skip_leaves_out_what_cannot_be_read_and_records_it(sandbox: Sandbox, tmp_path: Path) -> None:

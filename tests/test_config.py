@@ -29,6 +29,8 @@ CHANGES: dict[str, Any] = {
     "out_of_range": "clip",
     "offset": 0,
     "crs": "EPSG:32631",
+    "grid": "per-zone",
+    "tiles": ("31TCJ",),
     "resolution": 10.0,
     "clip": False,
     "chunk": 1024,

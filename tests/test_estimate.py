@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -17,6 +19,7 @@ from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
+from pyproj import Transformer
 
 from ndvi_scale.aoi import parse_bbox
 from ndvi_scale.config import RunConfig
@@ -220,8 +223,38 @@ def main(text: str, folder: str) -> None:
 
 def made_up_case(case: dict[str, Any], _: Path) -> tuple[Plan, Plan, Any]:
     settings = {"granules": 3, "layers": case["workers"] + 1, "dtype": case["dtype"]}
-    side = case["chunk"]
-    return synthetic(shape=(side, side), chunk=side, **settings), synthetic(**settings), Flat()
+    side, grid = case["chunk"], case.get("grid", "native")
+    plans = synthetic(shape=(side, side), chunk=side, **settings), synthetic(**settings)
+    return *(resampled(plan, **GRIDS[grid]) if grid in GRIDS else plan for plan in plans), Flat()
+
+
+GRIDS: dict[str, dict[str, Any]] = {
+    "coarser": {"crs": "EPSG:32631", "factor": 3},
+    "warped": {"crs": "EPSG:2154", "factor": 1},
+    "coarser and warped": {"crs": "EPSG:3035", "factor": 2},
+}
+
+
+def resampled(plan: Plan, crs: str, factor: int) -> Plan:
+    """The same regions in other pixels, of granules that are wide enough to fill them."""
+    step, side = 10 * factor, plan.lattice.geobox.shape.y
+    wide = math.ceil(1.5 * side) // 2 * 2 * factor
+    native = GeoBox((wide, wide), Affine(10, 0, 300_000, 0, -10, 4_900_020), "EPSG:32631")
+    middle = 300_000 + 5 * wide, 4_900_020 - 5 * wide
+    x, y = Transformer.from_crs(32631, crs, always_xy=True).transform(*middle)
+    left, top = round((x - side * step / 2) / step) * step, round((y + side * step / 2) / step) * step
+    lattice = Lattice(GeoBox((side, side), Affine(step, 0, left, 0, -step, top), crs), plan.lattice.chunk)
+    small = GeoBox((wide // 2, wide // 2), native.affine @ Affine.scale(2), native.crs)
+    granules = tuple(
+        dataclasses.replace(
+            granule,
+            **{
+                b: dataclasses.replace(a, geobox=small if b == "scl" else native) for b, a in granule.assets.items()
+            },
+        )
+        for granule in plan.granules
+    )
+    return dataclasses.replace(plan, lattice=lattice, granules=granules)
 
 
 def stored_case(case: dict[str, Any], folder: Path) -> tuple[Plan, Plan, Any]:
@@ -247,6 +280,15 @@ def test_a_region_takes_no_more_than_its_bound(tmp_path: Path, dtype: str, worke
     found = in_a_process(case, tmp_path)
     assert found["growth"] <= workers * found["region"] + SPARE
     assert found["growth"] >= 0.5 * workers * found["region"]  # else the bound would be no help in choosing
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("grid", GRIDS)
+def test_a_region_of_other_pixels_takes_no_more_than_its_bound(tmp_path: Path, grid: str) -> None:
+    case = {"reader": "flat", "chunk": 3000, "dtype": "int16", "workers": 2, "grid": grid}
+    found = in_a_process(case, tmp_path)
+    assert found["growth"] <= 2 * found["region"] + SPARE
+    assert found["growth"] >= 0.4 * 2 * found["region"]
 
 
 @pytest.fixture(scope="module")

@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import pystac
 import pytest
+import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from ndvi_scale import search_items
 from ndvi_scale.errors import ItemError
-from ndvi_scale.granules import choose_processings, granule_from_item, scl_factor
+from ndvi_scale.granules import Processings, choose_processings, granule_from_item, scl_factor
+from ndvi_scale.search import footprint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from ndvi_scale.granules import Granule
+    from ndvi_scale.granules import Dropped, Granule
 
 Json = dict[str, Any]
 COG, JP2 = "image/tiff; application=geotiff; profile=cloud-optimized", "image/jp2"
@@ -402,6 +404,11 @@ def ids(granules: Sequence[Granule]) -> list[str]:
     return [granule.id for granule in granules]
 
 
+def chosen_of(granules: Sequence[Granule]) -> tuple[list[Granule], list[Dropped]]:
+    processings = choose_processings(granules)
+    return processings.chosen, processings.dropped
+
+
 def test_lake_constance_keeps_the_second_processing_of_every_scene(real_data: Path) -> None:
     items = recorded(
         real_data,
@@ -412,7 +419,7 @@ def test_lake_constance_keeps_the_second_processing_of_every_scene(real_data: Pa
     granules = [granule_from_item(item) for item in items]
     for seed in range(5):
         random.Random(seed).shuffle(granules)  # noqa: S311 - an order, not a secret
-        kept, dropped = choose_processings(granules)
+        kept, dropped = chosen_of(granules)
         assert len(kept) == len(dropped) == 8
         assert all(one.id.endswith("_1_L2A") and one.baseline == (5, 0) for one in kept)
         assert kept == sorted(kept, key=lambda one: (one.time, one.id))
@@ -432,15 +439,62 @@ def test_lake_constance_keeps_the_second_processing_of_every_scene(real_data: Pa
 )
 def test_what_was_processed_once_is_kept_whole(real_data: Path, name: str) -> None:
     granules = [granule_from_item(item) for item in recorded(real_data, name)]
-    kept, dropped = choose_processings(granules)
+    kept, dropped = chosen_of(granules)
     assert set(ids(kept)) == set(ids(granules))
     assert dropped == []
+
+
+def test_footprints_of_both_processings_hold_the_same_ground(real_data: Path) -> None:
+    """Those of 02.14 and 05.00 differ a little along the edge of the swath, which does not make halves of them."""
+    pages = (
+        "earth-search-v1/search_lakeconstance_202003_p1.json",
+        "earth-search-v1/search_lakeconstance_202003_p2.json",
+    )
+    items = recorded(real_data, *pages)
+    found = choose_processings(map(granule_from_item, items), {item.id: footprint(item) for item in items})
+    assert len(found.chosen) == len(found.dropped) == 8
+    for one in found.chosen:
+        assert ids(found.spares[one.id]) == [one.id.replace("_1_L2A", "_0_L2A")]
+
+
+WEST, EAST, WHOLE = shapely.box(1, 43, 1.5, 44), shapely.box(1.5, 43, 2, 44), shapely.box(1, 43, 2, 44)
+SHAKY = shapely.box(1.001, 43.002, 2.001, 44.001)
+
+
+@pytest.mark.parametrize(
+    ("grounds", "kept", "spares"),
+    [
+        ({"new": WHOLE, "old": WHOLE}, {"new"}, {"new": ["old"]}),
+        ({"new": SHAKY, "old": WHOLE}, {"new"}, {"new": ["old"]}),
+        ({"new": WEST, "old-a": WEST, "old-b": EAST}, {"new", "old-b"}, {"new": ["old-a"]}),
+        ({"new": WEST, "old": WHOLE}, {"new", "old"}, {}),
+        ({"new": WHOLE, "old-a": WEST, "old-b": EAST}, {"new"}, {"new": ["old-a", "old-b"]}),
+        (
+            {"new-a": WEST, "new-b": EAST, "old": WHOLE},
+            {"new-a", "new-b"},
+            {"new-a": ["old"], "new-b": ["old"]},
+        ),
+        ({"new-a": WEST, "new-b": EAST, "old": WEST}, {"new-a", "new-b"}, {"new-a": ["old"]}),
+        ({"new": WEST, "old": None}, {"new"}, {"new": ["old"]}),
+        ({"new": None, "old": WEST}, {"new"}, {"new": ["old"]}),
+        ({"new": WHOLE, "old": WHOLE, "mid": WHOLE}, {"new"}, {"new": ["mid", "old"]}),
+    ],
+)
+def test_an_older_half_stays_where_the_newer_do_not_hold_its_ground(
+    grounds: dict[str, shapely.Geometry | None], kept: set[str], spares: dict[str, list[str]]
+) -> None:
+    baselines = {"new": "05.10", "mid": "04.00", "old": "02.14"}
+    granules = [granule(name, s2__processing_baseline=baselines[name.split("-")[0]]) for name in grounds]
+    found = choose_processings(granules, {name: ground for name, ground in grounds.items() if ground is not None})
+    assert set(ids(found.chosen)) == kept
+    assert {one.id for one in found.dropped} == set(grounds) - kept
+    assert {name: ids(older) for name, older in found.spares.items()} == spares
 
 
 def test_both_halves_of_a_split_datatake_stay() -> None:
     first = granule("half-a", s2__generation_time="2023-06-05T17:00:00Z")
     second = granule("half-b", s2__generation_time="2023-06-05T18:30:00Z")
-    kept, dropped = choose_processings([second, first])
+    kept, dropped = chosen_of([second, first])
     assert ids(kept) == ["half-a", "half-b"]
     assert dropped == []
 
@@ -450,14 +504,14 @@ def test_a_split_datatake_processed_again_keeps_both_new_halves() -> None:
         granule(name, s2__processing_baseline=baseline)
         for name, baseline in [("a-old", "02.14"), ("b-old", "02.14"), ("a-new", "05.10"), ("b-new", "05.10")]
     ]
-    kept, dropped = choose_processings(takes)
+    kept, dropped = chosen_of(takes)
     assert ids(kept) == ["a-new", "b-new"]
     assert {one.id for one in dropped} == {"a-old", "b-old"}
 
 
 def test_the_highest_baseline_wins_by_number() -> None:
     texts = ["05.09", "05.10", "4.0", "02.14"]
-    kept, dropped = choose_processings([granule(f"n{text}", s2__processing_baseline=text) for text in texts])
+    kept, dropped = chosen_of([granule(f"n{text}", s2__processing_baseline=text) for text in texts])
     assert ids(kept) == ["n05.10"]
     assert {one.id for one in dropped} == {"n05.09", "n4.0", "n02.14"}
 
@@ -465,17 +519,15 @@ def test_the_highest_baseline_wins_by_number() -> None:
 @pytest.mark.parametrize("other", ["02.04", "05.11"])
 def test_99_99_never_wins_by_its_number(other: str) -> None:
     off_line = granule("off-line", s2__processing_baseline="99.99")
-    kept, dropped = choose_processings([off_line, granule("regular", s2__processing_baseline=other)])
+    kept, dropped = chosen_of([off_line, granule("regular", s2__processing_baseline=other)])
     assert ids(kept) == ["regular"]
     assert [one.id for one in dropped] == ["off-line"]
     assert "99.99" in dropped[0].reason
-    assert choose_processings([off_line]) == ([off_line], [])
+    assert chosen_of([off_line]) == ([off_line], [])
 
 
 def test_an_id_that_comes_twice_counts_once() -> None:
-    kept, dropped = choose_processings(
-        [granule("twice"), granule("twice"), granule("once", grid__code="MGRS-31TDJ")]
-    )
+    kept, dropped = chosen_of([granule("twice"), granule("twice"), granule("once", grid__code="MGRS-31TDJ")])
     assert sorted(ids(kept)) == ["once", "twice"]
     assert [(one.id, one.reason) for one in dropped] == [("twice", "the same id comes twice")]
 
@@ -490,7 +542,7 @@ def test_an_id_that_comes_twice_counts_once() -> None:
     ids=["tile", "start of sensing", "platform"],
 )
 def test_other_tiles_and_datatakes_do_not_compete(other: dict[str, str]) -> None:
-    kept, dropped = choose_processings([granule("new"), granule("old", s2__processing_baseline="02.14", **other)])
+    kept, dropped = chosen_of([granule("new"), granule("old", s2__processing_baseline="02.14", **other)])
     assert sorted(ids(kept)) == ["new", "old"]
     assert dropped == []
 
@@ -511,10 +563,10 @@ def test_without_datatake_ids_the_time_decides(seconds: int, platform: str, kept
     later = (start + dt.timedelta(seconds=seconds)).isoformat()
     old = granule("old", s2__datatake_id=None, s2__processing_baseline="02.14", platform=platform)
     new = granule("new", s2__datatake_id=None, datetime=later)
-    kept, dropped = choose_processings([new, old])
+    kept, dropped = chosen_of([new, old])
     assert ids(kept) == kept_ids
     assert len(dropped) == 2 - len(kept_ids)
 
 
 def test_nothing_in_nothing_out() -> None:
-    assert choose_processings([]) == ([], [])
+    assert choose_processings([]) == Processings([], [], {})

@@ -21,7 +21,6 @@ from ndvi_scale.lattice import (
     centres_inside,
     corner,
     fit_lattice,
-    native_window,
     pixel_place,
     to_pixels,
 )
@@ -68,7 +67,7 @@ def test_objects_cover_the_array_exactly_once(lattice: Lattice) -> None:
     rows, columns = lattice.objects
     for iy in range(rows):
         for ix in range(columns):
-            place = lattice.slices(iy, ix)
+            place = lattice.window(iy, ix).slices
             assert painted[place].size > 0
             assert max(painted[place].shape) <= lattice.chunk
             painted[place] += 1
@@ -83,7 +82,7 @@ def test_all_objects_but_the_last_are_whole_chunks(lattice: Lattice) -> None:
     assert (chunk_y, chunk_x) == (min(lattice.chunk, height), min(lattice.chunk, width))
     for iy in range(lattice.objects[0]):
         for ix in range(lattice.objects[1]):
-            rows, columns = lattice.slices(iy, ix)
+            rows, columns = lattice.window(iy, ix).slices
             assert (rows.start, columns.start) == (iy * chunk_y, ix * chunk_x)
             assert rows.stop == min(rows.start + chunk_y, height)
             assert columns.stop == min(columns.start + chunk_x, width)
@@ -94,7 +93,7 @@ def test_region_geobox_is_the_ground_of_its_slices(lattice: Lattice) -> None:
     whole = lattice.geobox
     for iy in range(lattice.objects[0]):
         for ix in range(lattice.objects[1]):
-            rows, columns = lattice.slices(iy, ix)
+            rows, columns = lattice.window(iy, ix).slices
             region = lattice.region_geobox(iy, ix)
             assert region.shape.yx == (rows.stop - rows.start, columns.stop - columns.start)
             assert region.crs == whole.crs
@@ -111,7 +110,7 @@ def test_objects_within_bounds_are_those_that_share_ground(lattice: Lattice, box
     wanted = set()
     for iy in range(lattice.objects[0]):
         for ix in range(lattice.objects[1]):
-            rows, columns = lattice.slices(iy, ix)
+            rows, columns = lattice.window(iy, ix).slices
             width = min(right, columns.stop) - max(left, columns.start)
             height = min(bottom, rows.stop) - max(top, rows.start)
             if width > 0 and height > 0:
@@ -159,7 +158,7 @@ def test_lattice_lies_on_whole_scene_class_pixels_of_the_anchor(fit: tuple[GeoBo
     assert lattice.chunk == chunk
     for edge in fit_pixels(lattice, anchor):
         assert edge % snap == 0
-    assert all(slice_.start % snap == 0 for slice_ in lattice.slices(*(n - 1 for n in lattice.objects)))
+    assert all(slice_.start % snap == 0 for slice_ in lattice.window(*(n - 1 for n in lattice.objects)).slices)
 
 
 @pytest.mark.parametrize("snap", [3, 6])
@@ -208,11 +207,12 @@ def test_no_block_of_the_anchor_is_read_for_two_objects(chunk: int) -> None:
     assert rows > 1
     assert columns > 1
     row_blocks = [
-        {(top + n) // BLOCK for n in range(s.start, s.stop)} for s in (lattice.slices(i, 0)[0] for i in range(rows))
+        {(top + n) // BLOCK for n in range(s.start, s.stop)}
+        for s in (lattice.window(i, 0).slices[0] for i in range(rows))
     ]
     column_blocks = [
         {(left + n) // BLOCK for n in range(s.start, s.stop)}
-        for s in (lattice.slices(0, i)[1] for i in range(columns))
+        for s in (lattice.window(0, i).slices[1] for i in range(columns))
     ]
     for blocks in (row_blocks, column_blocks):
         assert sum(map(len, blocks)) == len(set.union(*blocks))
@@ -245,67 +245,48 @@ def test_a_point_is_one_scene_class_pixel() -> None:
 @given(
     native=grids(sides=(1, 120)), place=st.tuples(st.integers(-150, 150), st.integers(-150, 150)), data=st.data()
 )
-def test_native_window_is_the_ground_that_both_share(
-    native: GeoBox, place: tuple[int, int], data: st.DataObject
-) -> None:
+def test_pixel_place_goes_both_ways(native: GeoBox, place: tuple[int, int], data: st.DataObject) -> None:
     shape = data.draw(st.tuples(st.integers(1, 150), st.integers(1, 150)))
-    column, row = place
-    geobox = shifted(native, column, row, shape)
-    assert pixel_place(native, geobox) == (column, row)
-    assert pixel_place(geobox, native) == (-column, -row)
-    rows = sorted(set(range(native.shape.y)) & set(range(row, row + shape[0])))
-    columns = sorted(set(range(native.shape.x)) & set(range(column, column + shape[1])))
-    window = native_window(geobox, native)
-    if not rows or not columns:
-        assert window is None
-        return
-    assert window == Window(rows[0], columns[0], len(rows), len(columns))
-    # and back: the same ground, found from the other side
-    assert native_window(native, geobox) == Window(rows[0] - row, columns[0] - column, len(rows), len(columns))
-    part = native[window.row : window.row + window.height, window.column : window.column + window.width]
-    assert native_window(part, native) == window
-    assert native_window(part, geobox) == native_window(native, geobox)
-
-
-@given(
-    native=grids(sides=(1, 60)),
-    place=st.tuples(st.integers(-70, 70), st.integers(-70, 70)),
-    shape=st.tuples(st.integers(1, 80), st.integers(1, 80)),
-    factor=st.sampled_from([1, 2, 6]),
-)
-def test_coarser_window_is_the_same_ground(
-    native: GeoBox, place: tuple[int, int], shape: tuple[int, int], factor: int
-) -> None:
-    def finer(grid: GeoBox) -> GeoBox:
-        step = grid.affine.a / factor
-        affine = Affine(step, 0, grid.affine.c, 0, -step, grid.affine.f)
-        return GeoBox((grid.shape.y * factor, grid.shape.x * factor), affine, grid.crs)
-
-    region = shifted(native, *place, shape)
-    fine = native_window(finer(region), finer(native))
-    assert (fine.coarser(factor) if fine else None) == native_window(region, native)
+    geobox = shifted(native, *place, shape)
+    assert pixel_place(native, geobox) == place
+    assert pixel_place(geobox, native) == (-place[0], -place[1])
 
 
 @pytest.mark.parametrize(
-    ("other", "message"),
-    [
-        (GeoBox(TILE.shape, TILE.affine, "EPSG:32632"), "grids differ"),
-        (GeoBox((5490, 5490), Affine(20, 0, 300_000, 0, -20, 4_900_020), TILE.crs), "grids differ"),
-        (shifted(TILE, 0.5, 0), "out of phase by"),
-        (shifted(TILE, 0, 0.5), "out of phase by"),
-        (shifted(TILE, 3.01, 5), "out of phase by"),
-        (shifted(TILE, 3, 4.999), "out of phase by"),
-    ],
-    ids=["CRS", "pixel size", "half a pixel east", "half a pixel south", "a hundredth", "nearly whole"],
+    "place",
+    [(0.5, 0), (0, 0.5), (3.01, 5), (3, 4.999)],
+    ids=["half a pixel east", "half a pixel south", "a hundredth", "nearly whole"],
 )
-def test_grids_that_need_resampling_are_refused(other: GeoBox, message: str) -> None:
-    for pair in ((TILE, other), (other, TILE)):
-        with pytest.raises(ValueError, match=message):
-            native_window(*pair)
+def test_grids_that_are_out_of_phase_are_told(place: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match="out of phase by"):
+        pixel_place(TILE, shifted(TILE, *place))
 
 
 def test_a_hair_of_phase_is_forgiven() -> None:
-    assert native_window(shifted(TILE, 3 + 1e-8, 5 - 1e-8, (10, 20)), TILE) == Window(5, 3, 10, 20)
+    assert pixel_place(TILE, shifted(TILE, 3 + 1e-8, 5 - 1e-8, (10, 20))) == (3, 5)
+
+
+WINDOWS = st.builds(Window, st.integers(-50, 50), st.integers(-50, 50), st.integers(1, 60), st.integers(1, 60))
+
+
+def pixels(window: Window | None) -> set[tuple[int, int]]:
+    if window is None:
+        return set()
+    rows, columns = window.slices
+    return {(row, column) for row in range(rows.start, rows.stop) for column in range(columns.start, columns.stop)}
+
+
+@given(one=WINDOWS, other=WINDOWS)
+def test_overlap_is_what_two_windows_share(one: Window, other: Window) -> None:
+    assert pixels(one.overlap(other)) == pixels(one) & pixels(other)
+
+
+@given(window=WINDOWS, factor=st.integers(1, 7), rows=st.integers(-9, 9), columns=st.integers(-9, 9))
+def test_windows_on_other_grids_and_elsewhere(window: Window, factor: int, rows: int, columns: int) -> None:
+    assert pixels(window.coarser(factor)) == {(y // factor, x // factor) for y, x in pixels(window)}
+    assert window.finer(factor).coarser(factor) == window
+    assert pixels(window.finer(factor)) >= {(y * factor, x * factor) for y, x in pixels(window)}
+    assert pixels(window.moved(rows, columns)) == {(y + rows, x + columns) for y, x in pixels(window)}
 
 
 # The AOI, pixel by pixel

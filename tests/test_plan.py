@@ -215,46 +215,6 @@ def test_a_region_outside_all_items_is_empty(found: list[pystac.Item]) -> None:
 # Which grid
 
 
-def test_several_zones_and_none_covers(sandbox: Sandbox, found: list[pystac.Item]) -> None:
-    west, south, east, north = sandbox.bbox
-    for aoi in (None, parse_bbox((west - 1, south, east + 1, north))):
-        with pytest.raises(ConfigError) as caught:
-            build_plan(found, RunConfig(aoi=aoi))
-        says(caught, "EPSG:32630, EPSG:32631", "none covers", "give crs")
-
-
-def test_a_crs_chooses_the_zone(sandbox: Sandbox, found: list[pystac.Item]) -> None:
-    plan = build_plan(found, RunConfig(aoi=parse_bbox(sandbox.bbox), crs="EPSG:32630", chunk=96))
-    assert {granule.epsg for granule in plan.granules} == {32630}
-    assert plan.lattice.geobox.crs.to_epsg() == 32630
-    assert {d.reason for d in plan.dropped if "31T" in d.id} >= {"lies in EPSG:32631, the output in EPSG:32630"}
-
-
-def test_the_lowest_zone_that_covers_is_taken() -> None:
-    box = lonlat_box(32631, 166_100, 4_998_100, 167_900, 4_999_900)
-    left, bottom, _, _ = Transformer.from_crs(4326, 32630, always_xy=True).transform_bounds(*box)
-    east = granule_item("east", left=166_000)
-    west = granule_item("west", epsg=32630, left=round(left - 100, -1), top=round(bottom + 1_900, -1) + 20)
-    aoi = parse_bbox(tuple(x + d for x, d in zip(box, (0.005, 0.005, -0.005, -0.005), strict=True)))
-    plan = build_plan([east, west], RunConfig(aoi=aoi))
-    assert [granule.id for granule in plan.granules] == ["west"]
-    beyond = granule_item("west", epsg=32630, left=left + 800, top=round(bottom + 1_900, -1) + 20)
-    assert [granule.id for granule in build_plan([east, beyond], RunConfig(aoi=aoi)).granules] == ["east"]
-
-
-def test_a_crs_that_no_granule_has(found: list[pystac.Item]) -> None:
-    with pytest.raises(ConfigError) as caught:
-        build_plan(found, RunConfig(crs="EPSG:2154"))
-    says(caught, "EPSG:2154", "EPSG:32630, EPSG:32631", "reprojection is not supported", "give one of these")
-
-
-def test_only_the_native_resolution(found: list[pystac.Item]) -> None:
-    assert build_plan(found, RunConfig(crs=ZONE_31, resolution=10)).shape[1:] == (350, 256)
-    with pytest.raises(ConfigError) as caught:
-        build_plan(found, RunConfig(crs=ZONE_31, resolution=20))
-    says(caught, "resolution 20", "10 m", "resampling is not supported", "leave it out or give 10")
-
-
 def test_granules_of_different_pixel_sizes() -> None:
     with pytest.raises(ConfigError) as caught:
         build_plan(
@@ -379,7 +339,7 @@ def test_the_index_is_that_of_geometry(sandbox: Sandbox, found: list[pystac.Item
     config = RunConfig(
         aoi=aoi, crs=ZONE_31, chunk=2 * data.draw(st.integers(8, 200)), clip=data.draw(st.booleans())
     )
-    plan = build_plan(found, config)
+    plan = build_plan([item for item in found if "_31T" in item.id], config)
     expected, close = brute_force(plan)
     assert {k: v for k, v in plan.index.items() if k not in close} == {
         k: v for k, v in expected.items() if k not in close

@@ -168,7 +168,7 @@ def test_median_ndvi_of_a_real_tile(
     reader = open_reader()
     layer = np.full(plan.shape[1:], FILL, np.int16)
     for region in plan.regions():
-        layer[plan.lattice.slices(region.iy, region.ix)] = compute_region(plan, region, reader)[0]["ndvi"]
+        layer[plan.lattice.window(region.iy, region.ix).slices] = compute_region(plan, region, reader)[0]["ndvi"]
 
     with rasterio.open(items[0].assets["scl"].get_absolute_href()) as file:
         scl = file.read(1)

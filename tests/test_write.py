@@ -194,7 +194,7 @@ def test_a_region_is_replaced_whole_even_by_fill(sandbox: Sandbox, tmp_path: Pat
 
 
 def codes_at(store: Store, plan: Plan, region: Any) -> np.ndarray:
-    rows, columns = plan.lattice.slices(region.iy, region.ix)
+    rows, columns = plan.lattice.window(region.iy, region.ix).slices
     return codes_of(store)[region.layer, rows, columns]
 
 

@@ -7,7 +7,7 @@ import logging
 import math
 import re
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ import shapely.affinity
 from shapely.geometry import MultiPolygon, Polygon, mapping, shape
 
 from ndvi_scale.errors import ConfigError
+from ndvi_scale.sentinel2 import tile_corner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,6 +34,12 @@ Bbox = tuple[float, float, float, float]
 _ROUNDING_DEG = 1e-9
 _HALF_TURN = 180.0
 _WGS84_NAME = re.compile(r"(CRS:?84|EPSG:+([0-9.]*:)?4326)$", re.IGNORECASE)
+TILE_SIDE = 109_800
+"""Metres along a Sentinel-2 tile: its MGRS square and 9.8 km of the next two."""
+
+TILE_INSET = 1.0
+"""Metres by which a tile's region stays inside its border: more than lon/lat edges miss, less than a pixel."""
+
 _NO_AREA_TYPES = {"Point", "MultiPoint", "LineString", "MultiLineString"}
 
 
@@ -42,8 +49,8 @@ class Aoi:
 
     geometry: Area
     """Valid, with area, every part within [-180, 180]: already split at the antimeridian."""
-    source: str
-    """What the user gave (a box or a path), for messages."""
+    source: str = field(compare=False)
+    """What the user gave (a box or a path), for messages; two that enclose the same are the same."""
 
     @property
     def bbox(self) -> Bbox:
@@ -200,6 +207,22 @@ def _in_range(xy: NDArray[np.float64], path: Path) -> NDArray[np.float64]:
             "for example: ogr2ogr -t_srs EPSG:4326 out.geojson in.geojson"
         )
     return np.clip(xy, -limit, limit)
+
+
+def tile_aoi(tiles: Sequence[str]) -> Aoi:
+    """The ground of MGRS tiles such as ``31TCJ``: Sentinel-2's squares of 109.8 km. Raises ConfigError."""
+    return Aoi(_area(shapely.union_all([_tile_area(tile) for tile in tiles])), f"tile {','.join(tiles)}")
+
+
+def _tile_area(tile: str) -> Area:
+    """A tile's square in lon/lat, `TILE_INSET` inside its border, so that it is not taken for a pixel more."""
+    from pyproj import Transformer
+
+    epsg, left, top = tile_corner(tile)
+    right, bottom = left + TILE_SIDE, top - TILE_SIDE
+    box = shapely.box(left + TILE_INSET, bottom + TILE_INSET, right - TILE_INSET, top - TILE_INSET)
+    convert = Transformer.from_crs(epsg, 4326, always_xy=True).transform
+    return split_antimeridian(shapely.transform(shapely.segmentize(box, 1000), convert, interleaved=False))  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 def split_antimeridian(geometry: BaseGeometry) -> Area:

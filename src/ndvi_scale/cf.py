@@ -136,7 +136,7 @@ def cube_attributes(plan: Plan) -> dict[str, Any]:
         "references": "NDVI = (nir - red) / (nir + red), B08 and B04, BOA offset applied for each item",
         "attribution": f"Contains modified Copernicus Sentinel data {_years(plan)}",
         "zarr_conventions": list(CONVENTIONS),
-        "proj:code": f"EPSG:{epsg}",
+        **({"proj:code": f"EPSG:{epsg}"} if epsg else {"proj:wkt2": geobox.crs.to_wkt() if geobox.crs else ""}),
         "spatial:dimensions": ["y", "x"],
         "spatial:shape": list(geobox.shape.yx),
         "spatial:transform": [float(value) for value in list(geobox.affine)[:6]],

@@ -60,6 +60,7 @@ region_options = _options(
     click.option("--items", metavar="FILE", help="Items saved by `search --save`, in place of a catalog."),
     click.option("--bbox", metavar="W,S,E,N", help="Region in degrees; W > E crosses the antimeridian."),
     click.option("--aoi", metavar="FILE", help="Region as GeoJSON polygons, in place of --bbox."),
+    click.option("--tile", metavar="31TCJ,…", help="MGRS tiles to use alone; the region, if none is given."),
     click.option("--datetime", metavar="A/B", help="STAC interval, such as 2023-04/2023-09 or 2023-06-01/.."),
     click.option("--cloud-cover", type=float, metavar="PERCENT", help="Leave out items with more cloud."),
     click.option("--config", metavar="FILE", help="TOML file with any of these settings; flags win over it."),
@@ -72,8 +73,9 @@ compute_options = _options(
     ),
     click.option("--out-of-range", metavar="mask|clip", help="What becomes of |NDVI| > 1."),
     click.option("--offset", type=int, metavar="DN", help="BOA offset for every item, against its metadata."),
-    click.option("--crs", metavar="EPSG:N", help="UTM zone of the output, where the items lie in several."),
-    click.option("--resolution", type=float, metavar="METRES", help="Pixel size; that of the red band by default."),
+    click.option("--crs", metavar="EPSG:N", help="CRS of the output: a UTM zone, or any in metres."),
+    click.option("--grid", metavar="single|per-zone", help="One grid, or a group of native pixels a UTM zone."),
+    click.option("--resolution", type=float, metavar="METRES", help="Pixel size: a multiple of the red band's."),
     click.option("--chunk", type=int, metavar="PIXELS", help="Side of a stored object; 2048 by default."),
     click.option("--dtype", metavar="int16|float32", help="int16 codes (NDVI * 10000) or float32."),
     click.option("--zarr-format", type=int, metavar="3|2", help="2 for older readers."),
@@ -409,7 +411,7 @@ def _job(flags: Mapping[str, Any]) -> Job:
 
     from ndvi_scale.config import RunConfig, read_config
 
-    names = {field.name for field in fields(RunConfig)} | {"bbox", "items", "out"}
+    names = {field.name for field in fields(RunConfig)} | {"bbox", "tile", "items", "out"}
     given = {name: value for name, value in flags.items() if name in names and value is not None}
     if flags.get("no_clip"):
         given["clip"] = False

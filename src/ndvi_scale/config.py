@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 
 from shapely.geometry import shape
 
-from ndvi_scale.aoi import Aoi, Area, parse_bbox, read_aoi
+from ndvi_scale.aoi import Aoi, Area, parse_bbox, read_aoi, tile_aoi
 from ndvi_scale.errors import ConfigError
 from ndvi_scale.kernels import MAX_DN
 from ndvi_scale.sentinel2 import MASKS, parse_mask
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 OutOfRange = Literal["mask", "clip"]
 OnError = Literal["raise", "skip"]
+GridChoice = Literal["single", "per-zone"]
 OutputType = Literal["int16", "float32"]
 
 DEFAULT_CHUNK: Final = 2048
@@ -58,9 +59,13 @@ class RunConfig:
     offset: int | None = None
     """BOA offset in DN for every item, against what the items say."""
     crs: str | None = None
-    """CRS of the output; None takes the UTM zone whose tiles cover the AOI."""
+    """CRS of the output, in metres; None takes the UTM zone whose tiles cover the AOI."""
+    grid: GridChoice = "single"
+    """One grid for all, or one a UTM zone, each of native pixels (`plan.build_plans`)."""
+    tiles: tuple[str, ...] = ()
+    """MGRS tiles whose granules alone take part; all where empty."""
     resolution: float | None = None
-    """Pixel size in metres; None takes that of the red band."""
+    """Pixel size in metres, a whole multiple of that of the red band, which is taken for None."""
     clip: bool = True
     """Fill pixels whose centre is outside the AOI; without it the whole rectangle is computed."""
     chunk: int = DEFAULT_CHUNK
@@ -79,6 +84,7 @@ class RunConfig:
             raise ConfigError(f"offset {self.offset} is no BOA offset: give DN, such as 0 or -1000")
         _check_choice("out-of-range", self.out_of_range, get_args(OutOfRange))
         _check_choice("on-error", self.on_error, get_args(OnError))
+        _check_choice("grid", self.grid, get_args(GridChoice))
         _check_choice("dtype", self.dtype, get_args(OutputType))
         _check_choice("zarr-format", self.zarr_format, (2, 3))
         if self.resolution is not None and not (math.isfinite(self.resolution) and self.resolution > 0):
@@ -95,7 +101,7 @@ class RunConfig:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON, in field order."""
         values = asdict(replace(self, aoi=None))
-        values["mask"] = list(self.mask)
+        values["mask"], values["tiles"] = list(self.mask), list(self.tiles)
         values["aoi"] = self.aoi.to_geojson() if self.aoi else None
         return values
 
@@ -105,7 +111,7 @@ class RunConfig:
         given = dict(values)
         geometry = given.pop("aoi")
         aoi = Aoi(cast("Area", shape(geometry)), "the stored plan") if geometry else None
-        return cls(**{**given, "mask": tuple(given["mask"]), "aoi": aoi})
+        return cls(**{**given, "mask": tuple(given["mask"]), "tiles": tuple(given["tiles"]), "aoi": aoi})
 
     def digest(self) -> str:
         """SHA-256 (hex) of the configuration and the algorithm's number: equal means the same pixels."""
@@ -130,7 +136,7 @@ def _short(value: Any, limit: int = 60) -> str:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Settings from a TOML file: the fields of `RunConfig` (dashes or underscores), and bbox, items, out.
+    """Settings from a TOML file: the fields of `RunConfig` (dashes or underscores), and bbox, tile, items, out.
 
     A relative `aoi`, `items` or `catalog` path counts from the file's folder. Raises ConfigError for an absent
     or malformed file and for an unknown key.
@@ -143,7 +149,7 @@ def read_config(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path} is not a readable TOML file: {error}") from None
     settings = {key.replace("-", "_"): value for key, value in raw.items()}
-    known = {field.name for field in fields(RunConfig)} | {"bbox", "items", "out"}
+    known = {field.name for field in fields(RunConfig)} | {"bbox", "tile", "items", "out"}
     for key in settings:
         if key not in known:
             near = get_close_matches(key, known, n=1)
@@ -157,7 +163,9 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def make_config(settings: Mapping[str, Any]) -> RunConfig:
-    """A `RunConfig` from loose settings: `bbox` or `aoi` (a file), `mask` as name or classes, the rest as is.
+    """A `RunConfig` from loose settings: `bbox`, `aoi` (a file), `tile`, `mask` (name or classes), the rest as is.
+
+    Tiles (a list, or names with commas) choose granules, and are the region where no other is given.
 
     Raises ConfigError.
     """
@@ -171,12 +179,21 @@ def make_config(settings: Mapping[str, Any]) -> RunConfig:
     elif "aoi" in values:
         _check_type("aoi", values["aoi"], (str, Path))
         values["aoi"] = read_aoi(Path(values["aoi"]))
+    if "tile" in values:
+        values["tiles"] = _parse_tiles(values.pop("tile"))
+        values.setdefault("aoi", tile_aoi(values["tiles"]))
     if "mask" in values:
         values["mask"] = tuple(parse_mask(values["mask"]))
     try:
         return RunConfig(**values)
     except TypeError as error:
         raise ConfigError(f"a setting is unknown: {error}") from None
+
+
+def _parse_tiles(tiles: Any) -> tuple[str, ...]:
+    _check_type("tile", tiles, (str, list, tuple))
+    names = tiles.split(",") if isinstance(tiles, str) else [str(name) for name in tiles]
+    return tuple(sorted({name.strip().upper().removeprefix("T").zfill(5) for name in names}))
 
 
 _TYPES: Final[dict[str, tuple[type, ...]]] = {
@@ -219,5 +236,5 @@ def _check_crs(text: str) -> None:
         crs = CRS.from_user_input(text)
     except CRSError:
         raise ConfigError(f"crs {text!r} is unknown: give a code such as EPSG:32631") from None
-    if not crs.is_projected:
-        raise ConfigError(f"crs {text!r} ({crs.name}) is not projected: give one in metres, such as EPSG:32631")
+    if not crs.is_projected or [axis.unit_name for axis in crs.axis_info] != ["metre", "metre"]:
+        raise ConfigError(f"crs {text!r} ({crs.name}) is not projected in metres: give one such as EPSG:32631")

@@ -47,10 +47,11 @@ class ReadError(NdviScaleError):
 
     exit_code = 6
 
-    def __init__(self, message: str, *, item_id: str, asset: str) -> None:
+    def __init__(self, message: str, *, item_id: str, asset: str, permanent: bool = True) -> None:
         super().__init__(message)
         self.item_id = item_id
         self.asset = asset
+        self.permanent = permanent
 
 
 class StoreError(NdviScaleError):

@@ -12,8 +12,9 @@ import numpy as np
 import psutil
 
 from ndvi_scale.errors import ConfigError, ReadError
+from ndvi_scale.granule import strips
 from ndvi_scale.granules import scl_factor
-from ndvi_scale.lattice import Window, native_window
+from ndvi_scale.placement import Placement, place_granule
 from ndvi_scale.readers import (
     CACHE_BYTES,
     FILE_BYTES,
@@ -29,7 +30,10 @@ from ndvi_scale.sentinel2 import BANDS
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from odc.geo.geobox import GeoBox
+
     from ndvi_scale.granules import Asset, Granule
+    from ndvi_scale.lattice import Region, Window
     from ndvi_scale.plan import Plan
 
 SAMPLE: Final = 8
@@ -69,10 +73,9 @@ def estimate_plan(plan: Plan, reader: Reader) -> Estimate:
     traffic = Traffic()
     pixels = 0
     for region in plan.regions():
-        geobox = plan.region_geobox(region)
         pixels += plan.region_pixels(region)
         for granule in plan.granules_of(region):
-            traffic += _granule_traffic(granule, native_window(geobox, granule.red.geobox), layouts)
+            traffic += _granule_traffic(granule, _placed(plan, region, granule), layouts)
     headers = 3 * len(plan.granules)
     return Estimate(
         traffic=traffic + Traffic(requests=headers),
@@ -103,13 +106,17 @@ def _mean_layout(layouts: Sequence[Layout]) -> Layout:
     return Layout(layouts[0].block, sum(layout.block_bytes for layout in layouts) / len(layouts))
 
 
-def _granule_traffic(granule: Granule, window: Window | None, layouts: Mapping[str, Layout]) -> Traffic:
-    if window is None:
-        return Traffic()
-    factor = scl_factor(granule.red.geobox, granule.scl.geobox)
+def _placed(plan: Plan, region: Region, granule: Granule) -> Placement | None:
+    window = plan.lattice.window(region.iy, region.ix)
+    return place_granule(plan.lattice.geobox, window, granule.red.geobox)
+
+
+def _granule_traffic(granule: Granule, placed: Placement | None, layouts: Mapping[str, Layout]) -> Traffic:
     total = Traffic()
-    for band, asset in granule.assets.items():
-        total += _asset_traffic(asset, window.coarser(factor) if band == "scl" else window, layouts[band])
+    factor = scl_factor(granule.red.geobox, granule.scl.geobox)
+    for strip in strips(placed) if placed else ():
+        for band, asset in granule.assets.items():
+            total += _asset_traffic(asset, strip.coarser(factor) if band == "scl" else strip, layouts[band])
     return total
 
 
@@ -123,18 +130,50 @@ def region_memory(plan: Plan) -> int:
     """Upper bound of the bytes one region takes while it is computed and written.
 
     A pixel: the layer, a granule's NDVI and the one before it (which Python has not let go yet); red, nir and
-    SCL of both; two boolean masks. Writing takes less: the layer, its bytes and its compressed form. Beside that,
-    what the worker's open files keep.
+    SCL of both; two boolean masks. Writing takes less: the layer, its bytes and its compressed form. Where pixels
+    are not native ones, the native ones that they are made of, too. Beside that, what the worker's open files keep.
     """
     height, width = plan.lattice.chunk_shape
-    return math.ceil(height * width * _bytes_a_pixel(plan)) + OPEN_FILES * FILE_BYTES
+    return math.ceil(height * width * _bytes_a_pixel(plan)) + _source_bytes(plan) + OPEN_FILES * FILE_BYTES
 
 
 def _bytes_a_pixel(plan: Plan) -> float:
     item = np.dtype(plan.config.dtype).itemsize
     granule = plan.granules[0]
-    windows = 2 + 2 + 1 / scl_factor(granule.red.geobox, granule.scl.geobox) ** 2
-    return 3 * item + 2 * windows + 2
+    factor = scl_factor(granule.red.geobox, granule.scl.geobox) if _is_native(plan) else 1
+    return 3 * item + 2 * (2 + 2 + 1 / factor**2) + 2
+
+
+def _is_native(plan: Plan) -> bool:
+    """Whether every pixel of the output is one of a granule."""
+    grid = plan.lattice.geobox
+    return all((g.crs, g.resolution) == (grid.crs, grid.resolution) for g in _grids(plan))
+
+
+def _grids(plan: Plan) -> set[GeoBox]:
+    return {granule.red.geobox for granule in plan.granules}
+
+
+def _source_bytes(plan: Plan) -> int:
+    """Most bytes of native pixels, and of cells made of them, for one granule of one region; twice where warped."""
+    if _is_native(plan):
+        return 0
+    lattice = plan.lattice
+    windows = {
+        (lattice.window(region.iy, region.ix), plan.granules[row].red.geobox)
+        for region, rows in plan.index.items()
+        for row in rows
+    }
+    return max((_placement_bytes(place_granule(lattice.geobox, *pair)) for pair in windows), default=0)
+
+
+def _placement_bytes(placed: Placement | None) -> int:
+    """Red, nir and SCL (once as stored, once repeated) of the largest strip, and the cells of all of them."""
+    if placed is None:
+        return 0
+    strip = max(window.height * window.width for window in strips(placed))
+    cells = placed.native.height * placed.native.width // placed.factor**2 if placed.factor > 1 else 0
+    return 6 * strip + 5 * cells
 
 
 def parse_size(text: str) -> int:
@@ -172,7 +211,9 @@ def regions_in_flight(plan: Plan, workers: int | None = None, limit: int | None 
     if fitting >= 1:
         return min(workers, fitting)
     height, width = plan.lattice.chunk_shape
-    side = math.sqrt(max(limit - READER_BYTES - OPEN_FILES * FILE_BYTES, 0) / _bytes_a_pixel(plan))
+    fixed = READER_BYTES + OPEN_FILES * FILE_BYTES
+    per_pixel = (memory - OPEN_FILES * FILE_BYTES) / (height * width)
+    side = math.sqrt(max(limit - fixed, 0) / per_pixel)
     smaller = int(side) // 256 * 256
     remedy = f"use chunk = {smaller}, or" if smaller else "give"
     raise ConfigError(

@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
 from ndvi_scale.catalog import shown
 from ndvi_scale.errors import ItemError
 from ndvi_scale.granules import Asset, Granule, scl_factor
-from ndvi_scale.kernels import cpu
-from ndvi_scale.lattice import native_window, pixel_place
+from ndvi_scale.kernels import cpu, resample
+from ndvi_scale.lattice import Window
+from ndvi_scale.placement import Placement, place_granule
+from ndvi_scale.readers import Traffic
 from ndvi_scale.sentinel2 import scl_table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
     from odc.geo.geobox import GeoBox
 
     from ndvi_scale.config import RunConfig
-    from ndvi_scale.readers import Reader, Traffic
+    from ndvi_scale.readers import Reader
 
 T = TypeVar("T", bound=np.generic)
+
+STRIP: Final = 1024
+"""Native rows that are read at a time where coarser cells are made of them: one row of a COG's blocks."""
 
 
 @dataclass(frozen=True)
 class GranuleWindow:
-    """The part of a granule that lies in a region."""
+    """The part of a granule that lies in a region, in the region's pixels."""
 
-    rows: slice
-    """Where it lies in the region."""
-    columns: slice
+    place: Window
+    """Which pixels of the region it fills."""
     red: NDArray[np.uint16]
     """DN, shape (h, w), 0 is nodata."""
     nir: NDArray[np.uint16]
@@ -38,32 +44,87 @@ class GranuleWindow:
     """Classes, shape (h / f, w / f): each stands for f x f pixels."""
     traffic: Traffic
 
+    @property
+    def bands(self) -> resample.Bands:
+        """Red, nir and SCL."""
+        return self.red, self.nir, self.scl
 
-def read_granule(granule: Granule, geobox: GeoBox, reader: Reader) -> GranuleWindow | None:
-    """Red, nir and SCL of a granule over `geobox`, cropped, not resampled; None where they do not meet.
 
-    `geobox` lies on the granule's pixel grid. Red, nir and SCL are of the same ground: the window is whole SCL
-    pixels, which the lattice's snapping makes sure of. Raises ReadError from the reader and ItemError when an
-    asset has another dtype than Sentinel-2's.
+def read_granule(
+    granule: Granule, grid: GeoBox, window: Window, reader: Reader, table: NDArray[np.uint8]
+) -> GranuleWindow | None:
+    """Red, nir and SCL of a granule over a window of the lattice, whose whole grid is `grid`; None if apart.
+
+    Native pixels are cropped, never touched. Coarser ones, and those of another CRS, are made as
+    `kernels.resample` says; `table` tells which classes are used, so that others do not mix with them. Red, nir and
+    SCL are of the same ground. Raises ReadError from the reader and ItemError when an asset has another dtype than
+    Sentinel-2's.
     """
-    native = granule.red.geobox
-    window = native_window(geobox, native)
-    if window is None:
+    placed = place_granule(grid, window, granule.red.geobox)
+    if placed is None:
         return None
-    coarse = window.coarser(scl_factor(native, granule.scl.geobox))
-    red, red_traffic = reader.read(granule.id, granule.red, window)
-    nir, nir_traffic = reader.read(granule.id, granule.nir, window)
-    scl, scl_traffic = reader.read(granule.id, granule.scl, coarse)
-    west, north = pixel_place(geobox, native)
-    row, column = north + window.row, west + window.column
-    return GranuleWindow(
-        rows=slice(row, row + red.shape[0]),
-        columns=slice(column, column + red.shape[1]),
-        red=_expect(red, np.uint16, granule.id, granule.red),
-        nir=_expect(nir, np.uint16, granule.id, granule.nir),
-        scl=_expect(scl, np.uint8, granule.id, granule.scl),
-        traffic=red_traffic + nir_traffic + scl_traffic,
-    )
+    if placed.factor == 1 and placed.nodes is None:
+        return _read_native(granule, placed, reader)
+    cells = _read_cells(granule, placed, reader, table)
+    if placed.nodes is None:
+        return cells
+    nodes = placed.nodes.moved(placed.native.row // placed.factor, placed.native.column // placed.factor)
+    shape = placed.place.height, placed.place.width
+    warped = resample.warp(cells.bands, table, nodes, placed.nodes.start, shape)
+    return GranuleWindow(placed.place, *warped, cells.traffic)
+
+
+def _read_native(granule: Granule, placed: Placement, reader: Reader) -> GranuleWindow:
+    """The pixels as they are; the lattice's snapping makes sure that they are whole SCL pixels."""
+    factor = scl_factor(granule.red.geobox, granule.scl.geobox)
+    red, red_traffic = _read(granule, granule.red, placed.native, reader, np.uint16)
+    nir, nir_traffic = _read(granule, granule.nir, placed.native, reader, np.uint16)
+    scl, scl_traffic = _read(granule, granule.scl, placed.native.coarser(factor), reader, np.uint8)
+    return GranuleWindow(placed.place, red, nir, scl, red_traffic + nir_traffic + scl_traffic)
+
+
+def _read_cells(granule: Granule, placed: Placement, reader: Reader, table: NDArray[np.uint8]) -> GranuleWindow:
+    """Cells of `placed.factor` pixels, read strip after strip so that native pixels never fill the memory."""
+    factor = placed.factor
+    shape = placed.native.height // factor, placed.native.width // factor
+    bands = (np.empty(shape, np.uint16), np.empty(shape, np.uint16), np.empty(shape, np.uint8))
+    traffic = Traffic()
+    for strip in strips(placed):
+        native, cost = _read_expanded(granule, strip, reader)
+        traffic += cost
+        first = (strip.row - placed.native.row) // factor
+        made = resample.coarsen(native, table, factor) if factor > 1 else native
+        for band, part in zip(bands, made, strict=True):
+            band[first : first + part.shape[0]] = part
+    return GranuleWindow(placed.place, *bands, traffic)
+
+
+def strips(placed: Placement) -> Iterator[Window]:
+    """Native windows that are read one after another: of whole rows of cells, about `STRIP` rows each."""
+    native, factor = placed.native, placed.factor
+    step = max(1, STRIP // factor) * factor if factor > 1 else native.height
+    for row in range(0, native.height, step):
+        yield Window(native.row + row, native.column, min(step, native.height - row), native.width)
+
+
+def _read_expanded(granule: Granule, window: Window, reader: Reader) -> tuple[resample.Bands, Traffic]:
+    """Red, nir and SCL of any native window, SCL repeated to the pixels of red."""
+    factor = scl_factor(granule.red.geobox, granule.scl.geobox)
+    coarse = window.coarser(factor)
+    red, red_traffic = _read(granule, granule.red, window, reader, np.uint16)
+    nir, nir_traffic = _read(granule, granule.nir, window, reader, np.uint16)
+    scl, scl_traffic = _read(granule, granule.scl, coarse, reader, np.uint8)
+    top, left = window.row - coarse.row * factor, window.column - coarse.column * factor
+    rows, columns = np.s_[top : top + window.height], np.s_[left : left + window.width]
+    classes = scl.repeat(factor, axis=0)[rows].repeat(factor, axis=1)[:, columns]
+    return (red, nir, classes), red_traffic + nir_traffic + scl_traffic
+
+
+def _read(
+    granule: Granule, asset: Asset, window: Window, reader: Reader, dtype: type[T]
+) -> tuple[NDArray[T], Traffic]:
+    data, traffic = reader.read(granule.id, asset, window)
+    return _expect(data, dtype, granule.id, asset), traffic
 
 
 def _expect(data: NDArray[Any], dtype: type[T], item_id: str, asset: Asset) -> NDArray[T]:

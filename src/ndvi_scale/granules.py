@@ -10,6 +10,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from pyproj.exceptions import CRSError
@@ -23,10 +24,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     import pystac
+    from shapely.geometry.base import BaseGeometry
 
 SAME_PASS = dt.timedelta(seconds=60)
 """Granules of one tile and platform without a datatake id belong together when sensed this close: one tile
 passes under the instrument in about 15 s, and the next orbit comes 100 minutes later."""
+
+
+HELD = 0.05
+"""Part of a footprint that a newer processing may miss and still replace it: from baseline to baseline they differ
+by a few pixels along the edge, halves of a datatake by half."""
 
 
 @dataclass(frozen=True)
@@ -230,28 +237,85 @@ def scl_factor(red: GeoBox, scl: GeoBox) -> int:
     return round(factor) if factor >= 1 and factor == round(factor) else 0
 
 
-def choose_processings(granules: Iterable[Granule]) -> tuple[list[Granule], list[Dropped]]:
+@dataclass(frozen=True)
+class Processings:
+    """Which processing of each acquisition to use."""
+
+    chosen: list[Granule]
+    """In (time, id) order."""
+    dropped: list[Dropped]
+    spares: dict[str, tuple[Granule, ...]]
+    """Id of a chosen granule → older processings of its ground, the newest first: read where it cannot be."""
+
+
+def choose_processings(
+    granules: Iterable[Granule], footprints: Mapping[str, BaseGeometry] | None = None
+) -> Processings:
     """One processing a tile and datatake: the highest baseline; all halves of a split datatake.
 
     Same tile and datatake in several baselines is one acquisition processed again: only the highest counts
-    (99.99 never wins by its number). The same baseline again under another generation time is a split
-    datatake: both halves stay. An id that comes twice counts once. Returned in (time, id) order.
+    (99.99 never wins by its number), and what it replaces stands in where it cannot be read. An older one whose
+    ground the newer ones do not hold (`footprints`: lon/lat, by id; unknown ground is held) is the half of a split
+    datatake that was not processed again: it stays. The same baseline again under another generation time is a
+    split datatake, too: both halves stay. An id that comes twice counts once.
     """
+    once, dropped = _each_once(granules)
+    chosen: list[Granule] = []
+    spares: dict[str, list[Granule]] = defaultdict(list)
+    for same in _by_datatake(once):
+        kept, superseded = _choose(same, footprints or {})
+        chosen += kept
+        for older, replacing in superseded:
+            newer = f"{replacing[0].id} ({_name(replacing[0])})"
+            dropped.append(Dropped(older.id, f"baseline {_name(older)} is superseded by {newer}"))
+            for granule in replacing:
+                if granule.red.geobox == older.red.geobox:
+                    spares[granule.id].append(older)
+    chosen.sort(key=lambda granule: granule.order)
+    return Processings(chosen, dropped, {name: tuple(older) for name, older in spares.items()})
+
+
+def _each_once(granules: Iterable[Granule]) -> tuple[list[Granule], list[Dropped]]:
+    """In (time, id) order; the first of those with one id."""
     kept: dict[str, Granule] = {}
-    dropped: list[Dropped] = []
+    dropped = []
     for granule in sorted(granules, key=lambda g: g.order):
         if granule.id in kept:
             dropped.append(Dropped(granule.id, "the same id comes twice"))
         kept.setdefault(granule.id, granule)
-    for same in _by_datatake(kept.values()):
-        best = max(same, key=lambda g: sentinel2.baseline_rank(g.baseline or (0, 0)))
-        for granule in same:
-            if granule.baseline != best.baseline:
-                del kept[granule.id]
-                dropped.append(
-                    Dropped(granule.id, f"baseline {_name(granule)} is superseded by {best.id} ({_name(best)})")
-                )
     return list(kept.values()), dropped
+
+
+def _choose(
+    same: Sequence[Granule], footprints: Mapping[str, BaseGeometry]
+) -> tuple[list[Granule], list[tuple[Granule, list[Granule]]]]:
+    """Of one acquisition: what is used, and what is superseded, newest first, each with what replaces it."""
+    newest_first = sorted(same, key=_rank, reverse=True)
+    kept: list[Granule] = []
+    superseded = []
+    for granule in newest_first:
+        replacing = [] if granule.baseline == newest_first[0].baseline else _replacing(granule, kept, footprints)
+        if replacing:
+            superseded.append((granule, replacing))
+        else:
+            kept.append(granule)
+    return kept, superseded
+
+
+def _rank(granule: Granule) -> tuple[int, int]:
+    return sentinel2.baseline_rank(granule.baseline or (0, 0))
+
+
+def _replacing(older: Granule, newer: Sequence[Granule], footprints: Mapping[str, BaseGeometry]) -> list[Granule]:
+    """Those that hold the ground of an older processing, together; none if they leave some of it out."""
+    ground = footprints.get(older.id)
+    known = {granule.id: footprints[granule.id] for granule in newer if granule.id in footprints}
+    if ground is None or len(known) < len(newer):
+        return list(newer)
+    missing = ground.difference(shapely.union_all(list(known.values()))).area
+    if missing > HELD * ground.area:
+        return []
+    return [granule for granule in newer if known[granule.id].intersection(ground).area > 0]
 
 
 def _name(granule: Granule) -> str:

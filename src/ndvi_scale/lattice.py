@@ -51,16 +51,38 @@ class Region(NamedTuple):
 
 @dataclass(frozen=True)
 class Window:
-    """Rows and columns of an asset's native grid, half-open, inside the grid."""
+    """Rows and columns of a grid, half-open."""
 
     row: int
     column: int
     height: int
     width: int
 
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Rows and columns, to index an array with."""
+        return slice(self.row, self.row + self.height), slice(self.column, self.column + self.width)
+
     def coarser(self, factor: int) -> Window:
-        """The same ground on a grid of pixels `factor` times as wide; all numbers are multiples of it."""
-        return Window(self.row // factor, self.column // factor, self.height // factor, self.width // factor)
+        """What holds the same ground on a grid of pixels `factor` times as wide: snapped outward to whole ones."""
+        top, left = self.row // factor, self.column // factor
+        bottom, right = -(-(self.row + self.height) // factor), -(-(self.column + self.width) // factor)
+        return Window(top, left, bottom - top, right - left)
+
+    def finer(self, factor: int) -> Window:
+        """The same ground on a grid of pixels `factor` times as narrow."""
+        return Window(self.row * factor, self.column * factor, self.height * factor, self.width * factor)
+
+    def moved(self, rows: int, columns: int) -> Window:
+        """Moved down and right."""
+        return Window(self.row + rows, self.column + columns, self.height, self.width)
+
+    def overlap(self, other: Window) -> Window | None:
+        """What two windows of one grid have in common; None if that is nothing."""
+        top, left = max(self.row, other.row), max(self.column, other.column)
+        bottom = min(self.row + self.height, other.row + other.height)
+        right = min(self.column + self.width, other.column + other.width)
+        return Window(top, left, bottom - top, right - left) if top < bottom and left < right else None
 
 
 @dataclass(frozen=True)
@@ -83,18 +105,16 @@ class Lattice:
         chunk_y, chunk_x = self.chunk_shape
         return math.ceil(self.geobox.shape.y / chunk_y), math.ceil(self.geobox.shape.x / chunk_x)
 
-    def slices(self, iy: int, ix: int) -> tuple[slice, slice]:
+    def window(self, iy: int, ix: int) -> Window:
         """Rows and columns of the array that object (iy, ix) holds."""
-        chunk_y, chunk_x = self.chunk_shape
-        height, width = self.geobox.shape
-        return (
-            slice(iy * chunk_y, min((iy + 1) * chunk_y, height)),
-            slice(ix * chunk_x, min((ix + 1) * chunk_x, width)),
-        )
+        height, width = self.chunk_shape
+        row, column = iy * height, ix * width
+        shape = self.geobox.shape
+        return Window(row, column, min(height, shape.y - row), min(width, shape.x - column))
 
     def region_geobox(self, iy: int, ix: int) -> GeoBox:
         """Grid of object (iy, ix)."""
-        return self.geobox[self.slices(iy, ix)]
+        return self.geobox[self.window(iy, ix).slices]
 
     def objects_within(self, bounds: Bounds) -> Iterator[tuple[int, int]]:
         """Objects (iy, ix) of which `bounds` (left, bottom, right, top; lattice CRS) cover at least a pixel."""
@@ -148,21 +168,6 @@ def _fit_axis(start: float, stop: float, snap: int, chunk: int) -> tuple[int, in
         block = COG_BLOCK if chunk % COG_BLOCK == 0 and COG_BLOCK % snap == 0 else chunk
         first = first // block * block
     return first, max(last, first + snap)
-
-
-def native_window(geobox: GeoBox, native: GeoBox) -> Window | None:
-    """Window of `native` that `geobox` covers, both on one pixel grid; None where they do not meet.
-
-    Raises ValueError when the two do not share CRS, pixel size and phase: that would need resampling.
-    """
-    if geobox.crs != native.crs or geobox.resolution != native.resolution:
-        raise ValueError(f"grids differ: {geobox.crs} {geobox.resolution}, {native.crs} {native.resolution}")
-    column, row = pixel_place(native, geobox)
-    top, bottom = max(row, 0), min(row + geobox.shape.y, native.shape.y)
-    left, right = max(column, 0), min(column + geobox.shape.x, native.shape.x)
-    if top >= bottom or left >= right:
-        return None
-    return Window(top, left, bottom - top, right - left)
 
 
 def pixel_place(grid: GeoBox, other: GeoBox) -> tuple[int, int]:

@@ -9,30 +9,34 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import shapely
-from pyproj import CRS, Transformer
-
-from ndvi_scale.errors import ConfigError, EmptySearchError, ItemError
-from ndvi_scale.granules import Dropped, Granule, choose_processings, granule_from_item, scl_factor
-from ndvi_scale.lattice import Bounds, Lattice, Region, fit_lattice
+from ndvi_scale.errors import EmptySearchError, ItemError
+from ndvi_scale.granules import Dropped, Granule, choose_processings, granule_from_item
+from ndvi_scale.grid import (
+    bounds_of,
+    build_lattice,
+    choose_granules,
+    middle_longitude,
+    objects_in,
+    objects_of,
+    project,
+)
+from ndvi_scale.lattice import Lattice, Region
+from ndvi_scale.search import footprint
 from ndvi_scale.sentinel2 import solar_day
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import pystac
     from odc.geo.geobox import GeoBox
     from shapely.geometry.base import BaseGeometry
 
     from ndvi_scale.config import RunConfig
-
-DENSIFY = 0.01
-"""Longest AOI edge in degrees before it is projected: on 1 km a lon/lat line leaves its chord by under 1 m."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ class Plan:
     """Positions in `granules` that touch a region, ascending; regions that none touches are absent."""
     dropped: tuple[Dropped, ...] = ()
     """Items that take no part, each with the reason."""
+    spares: dict[str, tuple[Granule, ...]] = field(default_factory=dict)
+    """Id of a granule → older processings of it, the newest first: read where it cannot be."""
 
     @cached_property
     def id(self) -> str:
@@ -56,10 +62,8 @@ class Plan:
         text = json.dumps(
             [
                 self.config.digest(),
-                [
-                    [granule.id, [[asset.href, asset.offset] for asset in granule.assets.values()]]
-                    for granule in self.granules
-                ],
+                [_identity(granule) for granule in self.granules],
+                [[name, [_identity(spare) for spare in spares]] for name, spares in sorted(self.spares.items())],
             ]
         )
         return hashlib.sha256(text.encode()).hexdigest()
@@ -91,7 +95,11 @@ class Plan:
         """The AOI in the lattice's CRS, or None where the whole rectangle is wanted."""
         if self.config.aoi is None or not self.config.clip:
             return None
-        return _project(self.config.aoi.geometry, self.lattice.geobox)
+        return project(self.config.aoi.geometry, self.lattice.geobox.crs)
+
+
+def _identity(granule: Granule) -> list[Any]:
+    return [granule.id, [[asset.href, asset.offset] for asset in granule.assets.values()]]
 
 
 def build_plan(items: Iterable[pystac.Item], config: RunConfig) -> Plan:
@@ -100,21 +108,25 @@ def build_plan(items: Iterable[pystac.Item], config: RunConfig) -> Plan:
     Raises ItemError for an item that cannot be used (with ``on_error="skip"`` it is dropped with a record),
     EmptySearchError when nothing is left, ConfigError for a CRS or resolution that the granules do not have.
     """
+    items = list(items)
     granules, dropped = _usable_granules(items, config)
-    granules, superseded = choose_processings(granules)
-    granules, other_zones = _choose_zone(granules, config)
-    lattice = _build_lattice(granules, config)
+    granules, other_tiles = _of_tiles(granules, config.tiles)
+    processings = choose_processings(granules, _footprints(items))
+    granules, other_zones = choose_granules(processings.chosen, config)
+    lattice = build_lattice(granules, config)
     objects = _touched_objects(lattice, config)
-    longitude = _longitude(lattice.geobox)
-    granules, outside = _within(granules, lattice, objects)
+    touched = {grid: objects & objects_of(lattice, grid) for grid in {g.red.geobox for g in granules}}
+    longitude = middle_longitude(lattice.geobox)
+    granules, outside = _within(granules, touched)
     days = sorted({solar_day(granule.time, longitude) for granule in granules})
     return Plan(
         config=config,
         lattice=lattice,
         days=tuple(days),
         granules=tuple(granules),
-        index=_index(granules, lattice, objects, [days.index(solar_day(g.time, longitude)) for g in granules]),
-        dropped=tuple(dropped + superseded + other_zones + outside),
+        index=_index(granules, touched, [days.index(solar_day(g.time, longitude)) for g in granules]),
+        spares={g.id: processings.spares[g.id] for g in granules if g.id in processings.spares},
+        dropped=tuple(dropped + other_tiles + processings.dropped + other_zones + outside),
     )
 
 
@@ -133,124 +145,37 @@ def _usable_granules(items: Iterable[pystac.Item], config: RunConfig) -> tuple[l
     return granules, dropped
 
 
-def _choose_zone(granules: list[Granule], config: RunConfig) -> tuple[list[Granule], list[Dropped]]:
-    """The granules of one UTM zone: that of `config.crs`, or the only one, or the lowest that covers the AOI."""
-    zones: dict[int, list[Granule]] = defaultdict(list)
-    for granule in granules:
-        zones[granule.epsg].append(granule)
-    names = ", ".join(f"EPSG:{epsg}" for epsg in sorted(zones))
-    if config.crs is not None:
-        wanted = _epsg(config.crs)
-        if wanted not in zones:
-            raise ConfigError(
-                f"crs {config.crs} is not that of any granule ({names}): reprojection is not supported, "
-                "give one of these"
-            )
-    elif len(zones) == 1:
-        wanted = next(iter(zones))
-    else:
-        covering = [epsg for epsg in sorted(zones) if _covers(zones[epsg], config)]
-        if not covering:
-            raise ConfigError(
-                f"the granules lie in several UTM zones ({names}) and none covers the whole region: "
-                f"give crs = one of these, or a smaller region"
-            )
-        wanted = covering[0]
-    others = [
-        Dropped(granule.id, f"lies in EPSG:{granule.epsg}, the output in EPSG:{wanted}")
-        for granule in granules
-        if granule.epsg != wanted
-    ]
-    return zones[wanted], others
+def _footprints(items: Iterable[pystac.Item]) -> dict[str, BaseGeometry]:
+    return {item.id: footprint(item) for item in items if item.geometry is not None or item.bbox is not None}
 
 
-def _epsg(crs: str) -> int:
-    return CRS.from_user_input(crs).to_epsg() or 0
-
-
-def _covers(granules: Sequence[Granule], config: RunConfig) -> bool:
-    if config.aoi is None:
-        return False
-    grid = granules[0].red.geobox
-    ground = shapely.union_all([shapely.box(*_bounds(g.red.geobox)) for g in granules])
-    return bool(ground.covers(_project(config.aoi.geometry, grid)))
-
-
-def _project(geometry: BaseGeometry, grid: GeoBox) -> BaseGeometry:
-    """A lon/lat geometry in the CRS of a grid, its edges kept within `DENSIFY` of straight on the globe."""
-    transformer = Transformer.from_crs("EPSG:4326", str(grid.crs), always_xy=True)
-    dense = shapely.segmentize(geometry, DENSIFY)
-    return shapely.transform(dense, transformer.transform, interleaved=False)  # pyright: ignore[reportCallIssue, reportArgumentType]
-
-
-def _longitude(grid: GeoBox) -> float:
-    """Longitude of the middle of a grid, which decides the run's solar days."""
-    bounds = _bounds(grid)
-    transformer = Transformer.from_crs(str(grid.crs), "EPSG:4326", always_xy=True)
-    return transformer.transform((bounds[0] + bounds[2]) / 2, (bounds[1] + bounds[3]) / 2)[0]
-
-
-def _bounds(geobox: GeoBox) -> Bounds:
-    box = geobox.boundingbox
-    return box.left, box.bottom, box.right, box.top
-
-
-def _build_lattice(granules: Sequence[Granule], config: RunConfig) -> Lattice:
-    anchor, bounds = _anchor(granules, config)
-    factor = scl_factor(anchor.red.geobox, anchor.scl.geobox)
-    native = anchor.red.geobox.resolution.x
-    _check_resolution(granules, native, config)
-    if config.chunk % factor:
-        raise ConfigError(f"chunk {config.chunk} is not a multiple of {factor}, the pixels of one SCL pixel")
-    return fit_lattice(bounds, anchor.red.geobox, factor, config.chunk)
-
-
-def _check_resolution(granules: Sequence[Granule], native: float, config: RunConfig) -> None:
-    odd = next((g for g in granules if g.red.geobox.resolution.x != native), None)
-    if odd is not None:
-        raise ConfigError(
-            f"granules have different pixel sizes ({native} m, and {odd.red.geobox.resolution.x} m in {odd.id}): "
-            "plan them apart"
-        )
-    if config.resolution not in (None, native):
-        raise ConfigError(
-            f"resolution {config.resolution} m is not the granules' own ({native:g} m): resampling is not "
-            f"supported, leave it out or give {native:g}"
-        )
-
-
-def _anchor(granules: Sequence[Granule], config: RunConfig) -> tuple[Granule, Bounds]:
-    """The granule that covers most of the AOI, and the AOI's bounds (else all granules' bounds)."""
-    if config.aoi is None:
-        ground = shapely.union_all([shapely.box(*_bounds(g.red.geobox)) for g in granules])
-        return granules[0], ground.bounds
-    area = _project(config.aoi.geometry, granules[0].red.geobox)
-    grids = {granule.red.geobox: granule for granule in reversed(granules)}
-    best = max(grids, key=lambda grid: area.intersection(shapely.box(*_bounds(grid))).area)
-    return grids[best], area.bounds
+def _of_tiles(granules: list[Granule], tiles: tuple[str, ...]) -> tuple[list[Granule], list[Dropped]]:
+    if not tiles:
+        return granules, []
+    names = ", ".join(tiles)
+    wanted = [granule for granule in granules if granule.tile in tiles]
+    if not wanted:
+        raise EmptySearchError(f"none of {len(granules)} items is of tile {names}: check its name")
+    others = [granule for granule in granules if granule.tile not in tiles]
+    return wanted, [Dropped(other.id, f"is of tile {other.tile or 'unknown'}, not {names}") for other in others]
 
 
 def _touched_objects(lattice: Lattice, config: RunConfig) -> set[tuple[int, int]]:
     """Objects that hold ground of the AOI."""
-    everything = set(lattice.objects_within(_bounds(lattice.geobox)))
     if config.aoi is None or not config.clip:
-        return everything
-    area = _project(config.aoi.geometry, lattice.geobox)
-    shapely.prepare(area)
-    return {
-        (iy, ix) for iy, ix in everything if area.intersects(shapely.box(*_bounds(lattice.region_geobox(iy, ix))))
-    }
+        return set(lattice.objects_within(bounds_of(lattice.geobox)))
+    return objects_in(lattice, project(config.aoi.geometry, lattice.geobox.crs))
 
 
 def _within(
-    granules: Sequence[Granule], lattice: Lattice, objects: set[tuple[int, int]]
+    granules: Sequence[Granule], touched: Mapping[GeoBox, set[tuple[int, int]]]
 ) -> tuple[list[Granule], list[Dropped]]:
     inside, outside = [], []
     for granule in granules:
-        if objects.isdisjoint(lattice.objects_within(_bounds(granule.red.geobox))):
-            outside.append(Dropped(granule.id, "its pixels lie outside the region"))
-        else:
+        if touched[granule.red.geobox]:
             inside.append(granule)
+        else:
+            outside.append(Dropped(granule.id, "its pixels lie outside the region"))
     if not inside:
         raise EmptySearchError(
             f"the region lies outside the pixels of all {len(granules)} items: check its coordinates "
@@ -260,14 +185,10 @@ def _within(
 
 
 def _index(
-    granules: Sequence[Granule],
-    lattice: Lattice,
-    objects: set[tuple[int, int]],
-    layers: Sequence[int],
+    granules: Sequence[Granule], touched: Mapping[GeoBox, set[tuple[int, int]]], layers: Sequence[int]
 ) -> dict[Region, tuple[int, ...]]:
     rows: dict[Region, list[int]] = defaultdict(list)
     for row, (granule, layer) in enumerate(zip(granules, layers, strict=True)):
-        for iy, ix in lattice.objects_within(_bounds(granule.red.geobox)):
-            if (iy, ix) in objects:
-                rows[Region(layer, iy, ix)].append(row)
+        for iy, ix in touched[granule.red.geobox]:
+            rows[Region(layer, iy, ix)].append(row)
     return {region: tuple(rows[region]) for region in sorted(rows)}

@@ -9,6 +9,7 @@ import datetime as dt
 import hashlib
 import io
 import json
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
@@ -28,13 +29,13 @@ if TYPE_CHECKING:
 PLAN: Final = "plan.json"
 ITEMS: Final = "items.parquet"
 REGIONS: Final = "regions.parquet"
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 
 def encode_plan(plan: Plan) -> dict[str, bytes]:
     """Name → bytes of the plan's files, `plan.json` last."""
     tables = {
-        ITEMS: _parquet([_granule_row(granule) for granule in plan.granules]),
+        ITEMS: _parquet(_item_rows(plan)),
         REGIONS: _parquet([{**region._asdict(), "granules": rows} for region, rows in plan.index.items()]),
     }
     head = {
@@ -71,13 +72,15 @@ def decode_plan(files: Mapping[str, bytes]) -> Plan:
         )
     if _checksum(head, files) != head["checksum"]:
         raise StoreError("the stored plan does not match its own checksum: it was edited or mixed; use --overwrite")
+    granules, spares = _read_items(_rows(files[ITEMS]))
     return Plan(
         config=RunConfig.from_dict(head["config"]),
         lattice=Lattice(_grid(head["lattice"]), head["lattice"]["chunk"]),
         days=tuple(dt.date.fromisoformat(day) for day in head["days"]),
-        granules=tuple(_granule(row) for row in _rows(files[ITEMS])),
+        granules=granules,
         index={Region(row["layer"], row["iy"], row["ix"]): tuple(row["granules"]) for row in _rows(files[REGIONS])},
         dropped=tuple(Dropped(item["id"], item["reason"]) for item in head["dropped"]),
+        spares=spares,
     )
 
 
@@ -102,6 +105,22 @@ def _grid_dict(geobox: GeoBox) -> dict[str, Any]:
 
 def _grid(values: Mapping[str, Any]) -> GeoBox:
     return GeoBox(tuple(values["shape"]), Affine(*values["transform"]), values["crs"])
+
+
+def _item_rows(plan: Plan) -> list[dict[str, Any]]:
+    """Granules in their order, then spares, each with the id of the granule that it stands in for."""
+    used = [{"stands_in_for": "", **_granule_row(granule)} for granule in plan.granules]
+    return used + [
+        {"stands_in_for": name, **_granule_row(spare)} for name, spares in plan.spares.items() for spare in spares
+    ]
+
+
+def _read_items(rows: list[dict[str, Any]]) -> tuple[tuple[Granule, ...], dict[str, tuple[Granule, ...]]]:
+    """The inverse of `_item_rows`."""
+    spares: dict[str, list[Granule]] = defaultdict(list)
+    for row in rows:
+        spares[row["stands_in_for"]].append(_granule(row))
+    return tuple(spares.pop("", ())), {name: tuple(older) for name, older in spares.items()}
 
 
 def _granule_row(granule: Granule) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,9 +16,10 @@ from ndvi_scale.granule import GranuleWindow, granule_ndvi, read_granule
 from ndvi_scale.kernels import COUNTERS, FILL_CODE, MAX_DN, NODATA_DN
 from ndvi_scale.lattice import centres_inside
 from ndvi_scale.readers import Reader, Traffic
+from ndvi_scale.sentinel2 import scl_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -38,7 +40,7 @@ class RegionRecord:
     traffic: Traffic
     seconds: float
     skipped: dict[str, str] = field(default_factory=dict)
-    """Granule id → why it was left out (``on_error="skip"`` only)."""
+    """Granule id → why it was left out (``on_error="skip"``), or which older processing stands in for it."""
     checksums: dict[str, str] = field(default_factory=dict)
     """Variable → SHA-256 of its pixels; set by whoever wrote them."""
 
@@ -61,7 +63,7 @@ def compute_region(plan: Plan, region: Region, reader: Reader) -> tuple[dict[str
     traffic = Traffic()
     for granule, window in _windows(plan, region, reader, skipped):
         ndvi, counters[granule.id] = granule_ndvi(window, granule, plan.config)
-        merge_day(layer[window.rows, window.columns], ndvi)
+        merge_day(layer[window.place.slices], ndvi)
         traffic += window.traffic
     outside = _outside_aoi(plan, region)
     if outside is not None:
@@ -93,7 +95,7 @@ def merged_bands(plan: Plan, region: Region, reader: Reader) -> dict[str, NDArra
     }
     decided = np.zeros(shape, bool)
     for granule, window in _windows(plan, region, reader, {}):
-        place = (window.rows, window.columns)
+        place = window.place.slices
         ndvi, _ = granule_ndvi(window, granule, plan.config)
         valid = ~is_fill(ndvi)
         unseen = (bands["red"][place] == FILL_CODE) & _has_data(window)
@@ -111,18 +113,40 @@ def merged_bands(plan: Plan, region: Region, reader: Reader) -> dict[str, NDArra
 def _windows(
     plan: Plan, region: Region, reader: Reader, skipped: dict[str, str]
 ) -> Iterator[tuple[Granule, GranuleWindow]]:
-    """Granules of a region with their pixels, one at a time, in mosaic order; notes those left out."""
-    geobox = plan.region_geobox(region)
+    """Granules of a region with their pixels, one at a time, in mosaic order; notes those left out or replaced."""
+    part, table = plan.lattice.window(region.iy, region.ix), scl_table(plan.config.mask)
+
+    def read(granule: Granule) -> GranuleWindow | None:
+        return read_granule(granule, plan.lattice.geobox, part, reader, table)
+
     for granule in plan.granules_of(region):
         try:
-            window = read_granule(granule, geobox, reader)
+            found = [(granule, read(granule))]
         except (ReadError, ItemError) as error:
-            if plan.config.on_error == "raise":
+            found, why = _from_spares(plan.spares.get(granule.id, ()), read, error)
+            if not found and plan.config.on_error == "raise":
                 raise
-            skipped[granule.id] = str(error)
+            skipped[granule.id] = why
+        for used, window in found:
+            if window is not None:
+                yield used, window
+
+
+def _from_spares(
+    spares: Sequence[Granule], read: Callable[[Granule], GranuleWindow | None], error: ReadError | ItemError
+) -> tuple[list[tuple[Granule, GranuleWindow | None]], str]:
+    """The newest older processing that can be read, whole, in place of what cannot; and what to say of it.
+
+    Not where trying again may help: what a cube holds must not depend on an origin's bad hour.
+    """
+    lasting = not isinstance(error, ReadError) or error.permanent
+    for _, halves in groupby(spares if lasting else (), key=lambda spare: spare.baseline):
+        try:
+            found = [(spare, read(spare)) for spare in halves]
+        except (ReadError, ItemError):
             continue
-        if window is not None:
-            yield granule, window
+        return found, f"{error}; {', '.join(spare.id for spare, _ in found)}, processed earlier, stands in"
+    return [], str(error)
 
 
 def _has_data(window: GranuleWindow) -> NDArray[np.bool_]:

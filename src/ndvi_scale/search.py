@@ -191,12 +191,13 @@ def _cloud_cover(item: pystac.Item) -> float | None:
 
 def _overlaps(aoi: Aoi, item: pystac.Item) -> bool:
     """Whether the footprint shares area, not only an edge, with the AOI (prepared)."""
-    footprint = _footprint(item)
+    ground = footprint(item)
     # DE-9IM: the interiors meet in an area (2).
-    return aoi.geometry.intersects(footprint) and aoi.geometry.relate_pattern(footprint, "2********")
+    return aoi.geometry.intersects(ground) and aoi.geometry.relate_pattern(ground, "2********")
 
 
-def _footprint(item: pystac.Item) -> BaseGeometry:
+def footprint(item: pystac.Item) -> BaseGeometry:
+    """Where an item says it has data, lon/lat, split at the antimeridian. Raises SearchError if it does not say."""
     try:
         if item.geometry is not None:
             geometry = shapely.force_2d(shape(item.geometry))

@@ -63,6 +63,13 @@ BOA_OFFSET_DN: Final = -1000
 OFF_LINE_BASELINE: Final = (99, 99)
 """ESA's own off-line processing: a number that does not order among the others."""
 
+_TILE_NAME = re.compile(r"(0[1-9]|[1-5][0-9]|60)([C-HJ-NP-X])([A-HJ-NP-Z])([A-HJ-NP-V])")
+_BANDS = "CDEFGHJKLMNPQRSTUVWX"
+_COLUMNS = {1: "ABCDEFGH", 2: "JKLMNPQR", 0: "STUVWXYZ"}  # by zone modulo 3
+_ROWS = "ABCDEFGHJKLMNPQRSTUV"
+_SQUARE = 100_000
+_METRES_A_DEGREE = 110_800  # of latitude, along a meridian in UTM
+
 _DEFAULT_SCALE: Final = 1e-4
 BASELINE_KEYS: Final = ("s2:processing_baseline", "sentinel:processing_baseline", "processing:version")
 _APPLIED_KEYS: Final = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
@@ -197,6 +204,32 @@ def item_tile(properties: Mapping[str, Any], item_id: str) -> str:
         r"_T?(\d{1,2}[C-X][A-Z]{2})_", item_id
     )
     return match[1].zfill(5) if match else ""
+
+
+def tile_corner(tile: str) -> tuple[int, int, int]:
+    """EPSG code, left and top (metres) of an MGRS tile's Sentinel-2 grid. Raises ConfigError.
+
+    The MGRS square of 100 km, its corner moved outward to whole 60 m from the zone's origin: the equator, north and
+    south. Checked against the origins of recorded items. Sentinel-2 names squares beyond the border of their zone
+    as well (31VEL), which MGRS does not know.
+    """
+    found = _TILE_NAME.fullmatch(tile)
+    if found is None:
+        raise ConfigError(
+            f"tile {tile!r} is no MGRS tile: give zone, latitude band and square, such as 31TCJ or 31TCJ,31TDJ"
+        )
+    zone, band = int(found[1]), found[2]
+    columns, shift = _COLUMNS[zone % 3], 5 * (zone % 2 == 0)
+    if found[3] not in columns:
+        raise ConfigError(f"tile {tile!r}: zone {zone} has squares {columns[0]} to {columns[-1]}: correct its name")
+    east = (columns.index(found[3]) + 1) * _SQUARE
+    north = (_ROWS.index(found[4]) - shift) % len(_ROWS) * _SQUARE
+    # Letters of rows come again every 2000 km; a band is 890 km high, so one of them lies nearest to its middle.
+    middle = (_BANDS.index(band) * 8 - 76) * _METRES_A_DEGREE
+    north += round((middle - north) / (len(_ROWS) * _SQUARE)) * len(_ROWS) * _SQUARE
+    top = -(-(north + _SQUARE) // 60) * 60
+    south = band < "N"
+    return (32700 if south else 32600) + zone, east // 60 * 60, top + 10_000_000 * south
 
 
 def item_datatake(properties: Mapping[str, Any]) -> str:

@@ -130,7 +130,7 @@ def write_region(
 
     Regions share no object, so any number of them may be written at once, and again. Raises StoreError.
     """
-    rows, columns = plan.lattice.slices(region.iy, region.ix)
+    rows, columns = plan.lattice.window(region.iy, region.ix).slices
     for name, values in data.items():
         try:
             arrays[name][region.layer, rows, columns] = values

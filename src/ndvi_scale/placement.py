@@ -1,0 +1,158 @@
+"""How a granule's pixels get onto the lattice: as they are, as coarser cells, or warped. Geometry only; no pixel.
+
+The positions of a warp are a function of the whole lattice and the granule, never of the region: nodes are whole
+multiples of `NODE` pixels from the lattice's origin. So a region computed alone equals the crop of the whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pyproj import Transformer
+
+from ndvi_scale.kernels.resample import NODE, NODE_UNITS
+from ndvi_scale.lattice import PHASE, Window, corner, pixel_place
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from odc.geo.geobox import GeoBox
+
+_FAR: Any = 1 << 40
+"""Where a node lies that a CRS has no place for: far outside any granule, and far from overflow."""
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """Positions in a granule of every `NODE`-th pixel of the lattice around a window of it."""
+
+    rows: NDArray[np.int64]
+    """Shape (nodes down, nodes across); in `NODE_UNITS` of a cell, 0 is the centre of the granule's first cell."""
+    columns: NDArray[np.int64]
+    start: tuple[int, int]
+    """Row and column of the window's first pixel, counted from the first node."""
+
+    def moved(self, row: int, column: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows and columns counted from another cell of the granule."""
+        return self.rows - row * NODE_UNITS, self.columns - column * NODE_UNITS
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What to read of a granule for a window of the lattice, and what becomes of it."""
+
+    native: Window
+    """What to read of red and nir."""
+    place: Window
+    """What that fills of the window of the lattice, in its pixels."""
+    factor: int = 1
+    """Native pixels along a cell, which is what an output pixel is made from."""
+    nodes: Nodes | None = None
+    """Where the cells go; None where cell after cell is pixel after pixel."""
+
+
+@lru_cache(maxsize=4096)  # a few kB each; every date of a tile asks the same
+def place_granule(grid: GeoBox, window: Window, granule: GeoBox) -> Placement | None:
+    """How a granule (its native grid) covers a window of the lattice (its whole grid); None if it does not.
+
+    Raises ValueError when the pixels of the lattice are no whole number of native ones.
+    """
+    factor = cell_factor(grid, granule)
+    if grid.crs != granule.crs or not _in_phase(grid, granule):
+        return _warped(grid, window, granule, factor)
+    return _aligned(grid, window, granule, factor)
+
+
+def cell_factor(grid: GeoBox, granule: GeoBox) -> int:
+    """Native pixels along one pixel of a grid. Raises ValueError if that is not a whole number."""
+    ratio = grid.resolution.x / granule.resolution.x
+    factor = round(ratio)
+    if factor < 1 or abs(ratio - factor) > PHASE:
+        raise ValueError(
+            f"a pixel of {grid.resolution.x:g} m is no whole number of {granule.resolution.x:g} m pixels"
+        )
+    return factor
+
+
+def _in_phase(grid: GeoBox, granule: GeoBox) -> bool:
+    """Whether borders of the lattice's pixels are borders of native pixels (both north up, one CRS)."""
+    try:
+        pixel_place(granule, grid)
+    except ValueError:
+        return False
+    return True
+
+
+def _aligned(grid: GeoBox, window: Window, granule: GeoBox, factor: int) -> Placement | None:
+    """Cells that lie wholly in the granule, on one pixel grid with it: of the others a part is unknown."""
+    column, row = pixel_place(granule, grid)  # of the lattice's origin, in native pixels
+    top, left = -(row // factor), -(column // factor)  # the first whole cell
+    bottom, right = (granule.shape.y - row) // factor, (granule.shape.x - column) // factor
+    cells = window.overlap(Window(top, left, bottom - top, right - left))
+    if cells is None:
+        return None
+    return Placement(
+        native=cells.finer(factor).moved(row, column),
+        place=cells.moved(-window.row, -window.column),
+        factor=factor,
+    )
+
+
+def _warped(grid: GeoBox, window: Window, granule: GeoBox, factor: int) -> Placement | None:
+    nodes = _nodes(grid, window, granule, factor)
+    cells = Window(0, 0, granule.shape.y // factor, granule.shape.x // factor)
+    needed = cells.overlap(_reach(nodes, window))
+    if needed is None:
+        return None
+    return Placement(needed.finer(factor), Window(0, 0, window.height, window.width), factor, nodes)
+
+
+def _nodes(grid: GeoBox, window: Window, granule: GeoBox, factor: int) -> Nodes:
+    first = window.row // NODE, window.column // NODE
+    down = np.arange(first[0], (window.row + window.height - 1) // NODE + 2)
+    across = np.arange(first[1], (window.column + window.width - 1) // NODE + 2)
+    left, top = corner(grid)
+    x = left + grid.affine.a * (NODE * across + 0.5)
+    y = top + grid.affine.e * (NODE * down + 0.5)
+    xs, ys = transformer(str(grid.crs), str(granule.crs)).transform(*np.meshgrid(x, y))
+    left, top = corner(granule)
+    return Nodes(
+        rows=_units((ys - top) / (granule.affine.e * factor) - 0.5),
+        columns=_units((xs - left) / (granule.affine.a * factor) - 0.5),
+        start=(window.row - first[0] * NODE, window.column - first[1] * NODE),
+    )
+
+
+def _units(position: NDArray[np.float64]) -> NDArray[np.int64]:
+    near = np.abs(position) < _FAR / NODE_UNITS  # false for what is infinite
+    return np.rint(np.where(near, position * NODE_UNITS, _FAR)).astype(np.int64)
+
+
+@lru_cache(maxsize=256)
+def transformer(source: str, target: str) -> Transformer:
+    """From one CRS to another, x before y."""
+    return Transformer.from_crs(source, target, always_xy=True)
+
+
+def _reach(nodes: Nodes, window: Window) -> Window:
+    """Cells that the pixels of a window need: positions are extreme at the borders of what lies between nodes."""
+    rows, columns = (_breaks(start, n) for start, n in zip(nodes.start, (window.height, window.width), strict=True))
+    low, high = [], []
+    for positions in (nodes.rows, nodes.columns):
+        down = np.array([_interpolate(positions, row) for row in rows])
+        both = np.array([_interpolate(down.T, column) for column in columns])
+        low.append(int(both.min()) // NODE_UNITS - 1)
+        high.append(int(both.max()) // NODE_UNITS + 3)
+    return Window(low[0], low[1], high[0] - low[0], high[1] - low[1])
+
+
+def _breaks(start: int, size: int) -> list[int]:
+    inner = range((start // NODE + 1) * NODE, start + size - 1, NODE)
+    return sorted({start, *inner, start + size - 1})
+
+
+def _interpolate(positions: NDArray[Any], row: int) -> NDArray[np.float64]:
+    j, part = divmod(row, NODE)
+    return positions[j] * (1 - part / NODE) + positions[j + 1] * (part / NODE)
