@@ -461,8 +461,7 @@ def test_a_region_that_cannot_be_stored_is_said_in_a_line(sandbox: Sandbox, tmp_
     plan, store = runs.finished_store(sandbox, tmp_path)
     region = next(iter(plan.regions()))
     arrays = open_arrays(store)
-    rows, columns = plan.lattice.slices(region.iy, region.ix)
-    values = np.ones((rows.stop - rows.start, columns.stop - columns.start), "i2")
+    values = np.ones(plan.region_geobox(region).shape, "i2")
     (tmp_path / "ndvi.zarr/ndvi").rename(tmp_path / "away")
     (tmp_path / "ndvi.zarr/ndvi").write_text("in the way")
     with pytest.raises(StoreError, match=r"region \(0, 0, 0\) of ndvi cannot be written: ") as error:
