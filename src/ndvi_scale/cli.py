@@ -95,7 +95,7 @@ storage_option = click.option(
     "storage",
     multiple=True,
     metavar="KEY=VALUE",
-    help="For S3: endpoint, region, …; repeatable.",
+    help="For a bucket: endpoint, region, profile, account_name, …; repeatable.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program.")
 
@@ -118,7 +118,7 @@ def cli(context: click.Context, verbose: bool, traceback: bool) -> None:
 @compute_options
 @where_options
 @storage_option
-@click.option("--out", metavar="URL", help="Output: a path or s3://bucket/name.zarr.")
+@click.option("--out", metavar="URL", help="Output: a path, or a URL: s3://bucket/name.zarr, gs://…, az://…")
 @click.option("--overwrite", is_flag=True, help="Replace an output of an earlier run.")
 @click.option("--strict", is_flag=True, help="Stop when the pixels of an item contradict its offset.")
 @click.option("--png", metavar="FILE", help="Draw the result.")
@@ -458,7 +458,7 @@ class Job:
     def store(self) -> Store:
         """The output."""
         if not self.out:
-            raise ConfigError("no output given: use --out PATH or --out s3://bucket/name.zarr")
+            raise ConfigError("no output given: use --out PATH, or --out URL such as s3://bucket/name.zarr")
         return _open_store(self.out, self.storage)
 
 
@@ -493,9 +493,13 @@ def _job(flags: Mapping[str, Any]) -> Job:
 def _open_store(url: str, storage: tuple[str, ...]) -> Store:
     from ndvi_scale.store import open_store
 
-    wrong = next((option for option in storage if "=" not in option), None)
-    if wrong is not None:
-        raise ConfigError(f"storage option {wrong!r} is not KEY=VALUE, such as endpoint=http://127.0.0.1:8333")
+    if url.startswith("memory:"):
+        raise ConfigError(f"{url} would be gone when this command ends: give a path or a bucket's URL")
+    for number, option in enumerate(storage, 1):
+        if not option.partition("=")[0] or "=" not in option:  # not shown: it may be a secret
+            raise ConfigError(
+                f"--storage-option number {number} is not KEY=VALUE, such as endpoint=http://127.0.0.1:8333"
+            )
     return open_store(url, dict(option.split("=", 1) for option in storage))
 
 
