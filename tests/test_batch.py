@@ -130,6 +130,7 @@ def test_the_older_processing_stands_in_for_one_that_is_gone(sandbox: Sandbox, t
     assert list(report.skipped) == [newer]
     assert all(part in report.skipped[newer] for part in (f"cannot read {newer}", older.id, "stands in"))
     assert {name for record in finished(store, plan.id).values() for name in record.counters} >= {older.id}
+    assert {verdict.item_id for verdict in report.verdicts} == {g.id for g in (*plan.granules, older)} - {newer}
 
     without = [item for item in search_items(sandbox.items) if item.id != newer]
     alone = build_plan(without, plan.config)

@@ -255,6 +255,7 @@ BAD: list[tuple[list[str], int, str]] = [
     (["--out", "ftp://x/y"], 7, "ftp"),
     (["--out", "s3://bucket"], 7, "prefix"),
     (["--storage-option", "endpoint"], 2, "KEY=VALUE"),
+    (["--out", "memory://x"], 2, "would be gone when this command ends"),
     (["--reader", "gdal"], 2, "rasterio"),
     (["--aoi", "/nowhere.geojson"], 2, "/nowhere.geojson"),
     (["--config", "/nowhere.toml"], 2, "/nowhere.toml"),

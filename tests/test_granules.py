@@ -122,6 +122,53 @@ def test_offsets_are_per_asset() -> None:
     assert "nothing declared" in found.red.evidence
 
 
+@pytest.mark.parametrize(
+    ("properties", "declared", "parts"),
+    [
+        (
+            {"s2__processing_baseline": "99.99"},
+            {},
+            ("baseline 99.99", "an off-line processing", "declares no offset"),
+        ),
+        ({"s2__processing_baseline": None}, {}, ("gives no processing baseline", "s2:processing_baseline")),
+        (
+            {"earthsearch__boa_offset_applied": "perhaps"},
+            {},
+            ("boa_offset_applied is 'perhaps'", "neither true nor"),
+        ),
+        (
+            {"earthsearch__boa_offset_applied": True, "sentinel__boa_offset_applied": False},
+            {},
+            ("earthsearch:boa_offset_applied and sentinel:boa_offset_applied contradict",),
+        ),
+        ({}, {"offset": 0.1}, ("offset 0.1 with scale 0.0001", "at most 0")),
+        ({}, {"offset": -0.1, "scale": 0}, ("scale 0.0", "above 0")),
+        ({}, {"offset": -1000}, ("an offset of -10000000 DN", "declared by the asset")),
+    ],
+)
+def test_an_offset_that_cannot_be_known_is_refused_until_it_is_given(
+    properties: Json, declared: Json, parts: tuple[str, ...]
+) -> None:
+    document = feature(**properties)
+    document["assets"]["red"]["raster:bands"] = [declared]
+    with pytest.raises(ItemError) as caught:
+        granule_from_item(to_item(document))
+    for part in (document["id"], "give the offset (0 or -1000)", *parts):
+        assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert granule_from_item(to_item(document), -1000).red.offset == -1000
+
+
+def test_a_jp2_without_a_type_is_known_by_its_name() -> None:
+    document = feature(earthsearch__boa_offset_applied=True)
+    for band in ("red", "nir"):
+        asset = document["assets"][band]
+        del asset["type"]
+        asset["href"] = f"https://example.org/{band}.JP2?sig=a"
+    found = granule_from_item(to_item(document))
+    assert (found.red.media_type, found.red.offset, found.scl.media_type) == (JP2, -1000, COG)
+
+
 @pytest.mark.parametrize("offset", [0, -1000, -500])
 def test_override_reaches_red_and_nir_and_leaves_scl_alone(offset: int) -> None:
     for baseline in ("05.09", "02.14", None):
@@ -538,7 +585,7 @@ def test_the_highest_baseline_wins_by_number() -> None:
 
 @pytest.mark.parametrize("other", ["02.04", "05.11"])
 def test_99_99_never_wins_by_its_number(other: str) -> None:
-    off_line = granule("off-line", s2__processing_baseline="99.99")
+    off_line = granule("off-line", s2__processing_baseline="99.99", earthsearch__boa_offset_applied=True)
     kept, dropped = chosen_of([off_line, granule("regular", s2__processing_baseline=other)])
     assert ids(kept) == ["regular"]
     assert [one.id for one in dropped] == ["off-line"]

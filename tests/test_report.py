@@ -19,6 +19,7 @@ from ndvi_scale import report
 from ndvi_scale.batch import RunReport
 from ndvi_scale.estimate import Estimate, estimate_plan
 from ndvi_scale.granules import Dropped
+from ndvi_scale.guard import Verdict
 from ndvi_scale.lattice import Region
 from ndvi_scale.readers import Traffic, open_reader
 from ndvi_scale.region import RegionRecord
@@ -218,6 +219,38 @@ def test_a_run_for_programs() -> None:
     for name in ("regions", "done", "pixels", "valid", "counters", "skipped"):
         assert facts[name] == getattr(OUTCOME, name)
     assert report.report_json(replace(OUTCOME, done=12))["complete"] is True
+    assert facts["offset_guard"] == {}
+
+
+VERDICTS = tuple(
+    Verdict(item_id, judgement, -1000, "05.09", 20_000, dark, f"{dark} are dark")  # type: ignore[arg-type]
+    for item_id, judgement, dark in (("a", "agrees", 3), ("b", "conflict", 9000), ("c", "undecided", 2000))
+)
+
+
+def test_verdicts_on_offsets_are_counted_named_and_told() -> None:
+    judged = replace(OUTCOME, verdicts=VERDICTS)
+    text = shown(report.run_table(judged, None))
+    assert "pixels agree for 1, contradict for 1, tell nothing for 1" in text
+    (line,) = report.conflict_lines(judged)
+    assert line.startswith("item b (baseline 05.09): 9000 are dark. Its NDVI follows the metadata")
+    assert report.report_json(judged)["offset_guard"]["b"] == {
+        "judgement": "conflict",
+        "offset": -1000,
+        "baseline": "05.09",
+        "land": 20_000,
+        "dark": 9000,
+        "evidence": "9000 are dark",
+    }
+    json.dumps(report.report_json(judged))
+
+
+def test_many_conflicts_end_in_a_count() -> None:
+    many = replace(OUTCOME, verdicts=tuple(replace(VERDICTS[1], item_id=f"i{n}") for n in range(43)))
+    lines = report.conflict_lines(many)
+    assert len(lines) == report.MOST_ROWS + 1
+    assert lines[-1] == "… and 3 more items"
+    assert report.conflict_lines(OUTCOME) == []
 
 
 def test_an_output() -> None:

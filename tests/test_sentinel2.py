@@ -32,6 +32,7 @@ from ndvi_scale.sentinel2 import (
     scl_table,
     solar_day,
 )
+from offset_rules import BASELINES, FLAG, OFFSETS, Case
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,212 +76,44 @@ def test_baselines_order_as_numbers_and_99_99_below_all() -> None:
     assert parse_baseline("4.0") == parse_baseline("04.00")
 
 
-@pytest.mark.parametrize(
-    ("properties", "baseline"),
-    [
-        ({"s2:processing_baseline": "05.11"}, (5, 11)),
-        ({"sentinel:processing_baseline": "05.11"}, (5, 11)),
-        ({"processing:version": "05.09"}, (5, 9)),
-        ({"s2:processing_baseline": "02.14", "processing:version": "05.09"}, (2, 14)),
-        ({"s2:product_uri": "S2A_MSIL2A_20190212T192651_N0212_R013_T07HFE_20201007T160857.SAFE"}, (2, 12)),
-        ({"s2:processing_baseline": "unknown", "s2:product_uri": "S2A_MSIL2A_X_N0500_R013"}, (5, 0)),
-        ({"processing:version": "v2024.02.01"}, None),
-        ({"s2:processing_baseline": None}, None),
-        ({}, None),
-    ],
-)
+@pytest.mark.parametrize(("properties", "baseline"), BASELINES)
 def test_baseline_of_an_item(properties: Json, baseline: tuple[int, int] | None) -> None:
     assert item_baseline(properties) == baseline
 
 
-# Offsets: section 2 of the reference, row by row
-
-COG, JP2 = "image/tiff; application=geotiff; profile=cloud-optimized", "image/jp2"
-MINUS_TENTH = {"raster:bands": [{"scale": 0.0001, "offset": -0.1}]}
-
-OFFSETS: dict[str, tuple[Json, Json, int | None, int | None]] = {
-    "Earth Search v1, applied, -0.1 still advertised": (
-        {"s2:processing_baseline": "05.00", "earthsearch:boa_offset_applied": True},
-        {"type": COG, **MINUS_TENTH},
-        None,
-        0,
-    ),
-    "Earth Search v1, the JP2 beside it": (
-        {"s2:processing_baseline": "05.00", "earthsearch:boa_offset_applied": True},
-        {"type": JP2, **MINUS_TENTH},
-        None,
-        -1000,
-    ),
-    "Earth Search v1, the JP2 beside it, nothing declared": (
-        {"s2:processing_baseline": "05.00", "earthsearch:boa_offset_applied": True},
-        {"type": JP2},
-        None,
-        -1000,
-    ),
-    "Earth Search v1, flag false, 04.00": (
-        {"s2:processing_baseline": "04.00", "earthsearch:boa_offset_applied": False},
-        {"type": COG, **MINUS_TENTH},
-        None,
-        -1000,
-    ),
-    "Earth Search v1, flag false, 02.14": (
-        {"s2:processing_baseline": "02.14", "earthsearch:boa_offset_applied": False},
-        {"type": COG, **MINUS_TENTH},
-        None,
-        0,
-    ),
-    "Earth Search v1, flag a string is not true": (
-        {"s2:processing_baseline": "05.00", "earthsearch:boa_offset_applied": "false"},
-        {"type": COG},
-        None,
-        -1000,
-    ),
-    "Earth Search v0, applied": (
-        {"sentinel:processing_baseline": "05.11", "sentinel:boa_offset_applied": True},
-        {"type": COG},
-        None,
-        0,
-    ),
-    "Earth Search v0, not applied": (
-        {"sentinel:processing_baseline": "04.00", "sentinel:boa_offset_applied": False},
-        {"type": COG},
-        None,
-        -1000,
-    ),
-    "Earth Search c1": ({"s2:processing_baseline": "05.11"}, {"type": COG, **MINUS_TENTH}, None, -1000),
-    "Earth Search pre-c1": ({"s2:processing_baseline": "04.00"}, {"type": COG, **MINUS_TENTH}, None, -1000),
-    "CDSE, on the asset": (
-        {"processing:version": "05.11"},
-        {"type": JP2, "raster:scale": 0.0001, "raster:offset": -0.1, "bands": [{"name": "B04"}]},
-        None,
-        -1000,
-    ),
-    "STAC 1.1, on the band": (
-        {"processing:version": "05.11"},
-        {"type": COG, "bands": [{"raster:scale": 0.0001, "raster:offset": -0.1}]},
-        None,
-        -1000,
-    ),
-    "Planetary Computer 05.10, nothing declared": ({"s2:processing_baseline": "05.10"}, {"type": COG}, None, -1000),
-    "Planetary Computer 02.12, nothing declared": ({"s2:processing_baseline": "02.12"}, {"type": COG}, None, 0),
-    "4.0 is 04.00": ({"s2:processing_baseline": "4.0"}, {"type": COG}, None, -1000),
-    "03.01 is the last without": ({"s2:processing_baseline": "03.01"}, {"type": COG, **MINUS_TENTH}, None, 0),
-    "another value for this band": (
-        {"s2:processing_baseline": "05.11"},
-        {"type": COG, "raster:bands": [{"scale": 0.0001, "offset": -0.05}]},
-        None,
-        -500,
-    ),
-    "another quantification": (
-        {"s2:processing_baseline": "05.11"},
-        {"type": COG, "raster:bands": [{"scale": 0.0002, "offset": -0.1}]},
-        None,
-        -500,
-    ),
-    "declared as nought": (
-        {"s2:processing_baseline": "05.11"},
-        {"type": COG, "raster:bands": [{"scale": 0.0001, "offset": 0}]},
-        None,
-        0,
-    ),
-    "reprocessed 2017 counts by baseline, not by date": (
-        {"s2:processing_baseline": "05.00", "datetime": "2017-07-01T10:00:00Z"},
-        {"type": COG},
-        None,
-        -1000,
-    ),
-    "unknown baseline": ({}, {"type": COG}, None, None),
-    "unknown baseline, though declared": ({"platform": "sentinel-2a"}, {"type": COG, **MINUS_TENTH}, None, None),
-    "override 0": ({"s2:processing_baseline": "05.11"}, {"type": COG, **MINUS_TENTH}, 0, 0),
-    "override -1000 against the flag": (
-        {"s2:processing_baseline": "05.11", "earthsearch:boa_offset_applied": True},
-        {"type": COG},
-        -1000,
-        -1000,
-    ),
-    "override of an old baseline": ({"s2:processing_baseline": "02.14"}, {"type": COG}, -500, -500),
-    "override of an unknown baseline": ({}, {"type": COG}, 0, 0),
-}
+# Offsets
 
 
-@pytest.mark.parametrize(("properties", "asset", "override", "dn"), OFFSETS.values(), ids=OFFSETS.keys())
-def test_offset(properties: Json, asset: Json, override: int | None, dn: int | None) -> None:
-    offset = resolve_offset(properties, asset, override)
-    assert (offset.dn if offset else None) == dn
-    if offset:
-        assert offset.evidence
+@pytest.mark.parametrize("case", OFFSETS.values(), ids=OFFSETS.keys())
+def test_offset(case: Case) -> None:
+    if case.expected == "refused":
+        with pytest.raises(ValueError, match=r"0|float"):
+            resolve_offset(case.properties, case.asset, case.override)
+        return
+    offset = resolve_offset(case.properties, case.asset, case.override)
+    assert (offset and (offset.dn, offset.evidence)) == case.expected
 
 
-def test_evidence_says_why() -> None:
-    def why(name: str) -> str:
-        properties, asset, override, _ = OFFSETS[name]
-        offset = resolve_offset(properties, asset, override)
+@pytest.mark.parametrize("name", ["flag that says neither", "flags that contradict", "a positive offset"])
+def test_what_makes_no_sense_is_named_with_the_remedy(name: str) -> None:
+    case = OFFSETS[name]
+    with pytest.raises(ValueError, match=r"give\s+the offset \(0 or -1000\)") as caught:
+        resolve_offset(case.properties, case.asset)
+    assert any(part in str(caught.value) for part in (FLAG, "offset 0.1 with scale 0.0001"))
+
+
+@given(baseline=st.tuples(st.integers(0, 99), st.integers(0, 99)), dn=st.integers(-2000, 0), known=st.booleans())
+def test_offset_follows_from_baseline_and_declaration(baseline: tuple[int, int], dn: int, *, known: bool) -> None:
+    asset = {"raster:bands": [{"scale": 1e-4, "offset": dn / 10_000}]} if known else {}
+    offset = resolve_offset({"s2:processing_baseline": "{:02}.{:02}".format(*baseline)}, asset)
+    if baseline < (4, 0):
         assert offset is not None
-        return offset.evidence
-
-    assert "earthsearch:boa_offset_applied" in why("Earth Search v1, applied, -0.1 still advertised")
-    assert "02.12" in why("Planetary Computer 02.12, nothing declared")
-    assert "declared" in why("CDSE, on the asset")
-    assert "05.11" in why("CDSE, on the asset")
-    assert "user" in why("override 0")
-
-
-RECORDED_OFFSETS = [
-    # file, collection, baselines there, offset of red and nir
-    ("earth-search-v1/items_sentinel-2-l2a_41K.json", "sentinel-2-l2a", {"05.11"}, 0),
-    ("earth-search-v1/items_sentinel-2-l2a_18C_antarctic.json", "sentinel-2-l2a", {"05.11"}, 0),
-    ("earth-search-v1/search_belarus35U_202311.json", "sentinel-2-l2a", {"05.09"}, 0),
-    ("earth-search-v1/search_lakeconstance_202003_p1.json", "sentinel-2-l2a", {"02.14", "05.00"}, 0),
-    ("earth-search-v1/search_lakeconstance_202003_older_p1.json", "sentinel-2-l2a", {"02.14", "05.00"}, 0),
-    ("earth-search-v1/openeo_item_S2A_32TPS_20230602_0_L2A_projcode.json", "sentinel-2-l2a", {"05.09"}, 0),
-    ("earth-search-v1/search_mixed_collections.json", "sentinel-2-l2a", {"05.11"}, 0),
-    ("earth-search-v1/search_mixed_collections.json", "sentinel-2-c1-l2a", {"05.11"}, -1000),
-    ("earth-search-v1/items_sentinel-2-c1-l2a.json", "sentinel-2-c1-l2a", {"05.11"}, -1000),
-    ("earth-search-v1/items_sentinel-2-pre-c1-l2a.json", "sentinel-2-pre-c1-l2a", {"04.00"}, -1000),
-    ("earth-search-v0/search_sentinel-s2-l2a-cogs.json", "sentinel-s2-l2a-cogs", {"05.11"}, 0),
-    ("cdse-v1/items_sentinel-2-l2a_29LQG.json", "sentinel-2-l2a", {"05.11"}, -1000),
-    ("cdse-v1/search_belarus35U_202311.json", "sentinel-2-l2a", {"05.09"}, -1000),
-    ("planetary-computer/stacgeoparquet_sentinel-2-l2a-pc.json", "sentinel-2-l2a", {"05.10"}, -1000),
-    ("planetary-computer/odcstac_site2-2020_jun_jul-35MNM.geojson", "sentinel-2-l2a", {"02.12"}, 0),
-]
-
-
-@pytest.mark.parametrize(("name", "collection", "baselines", "dn"), RECORDED_OFFSETS)
-def test_offset_of_recorded_items(
-    real_data: Path, name: str, collection: str, baselines: set[str], dn: int
-) -> None:
-    items = [item for item in recorded(real_data, name) if item["collection"] == collection]
-    found = set()
-    for item in items:
-        found.add("{:02}.{:02}".format(*(item_baseline(item["properties"]) or ())))
-        keys, missing = find_asset_keys(item["assets"])
-        assert not missing
-        for band in ("red", "nir"):
-            offset = resolve_offset(item["properties"], item["assets"][keys[band]])
-            assert offset is not None
-            assert offset.dn == dn, (item["id"], band)
-    assert found == baselines
-
-
-def test_the_jp2_beside_a_recorded_cog_is_raw(real_data: Path) -> None:
-    items = recorded(real_data, "earth-search-v1/search_lakeconstance_202003_p1.json")
-    seen = set()
-    for item in items:
-        old = item["properties"]["s2:processing_baseline"] == "02.14"
-        for key in ("red-jp2", "nir-jp2"):
-            offset = resolve_offset(item["properties"], item["assets"][key])
-            assert offset is not None
-            assert offset.dn == (0 if old else -1000)
-            seen.add(offset.dn)
-    assert seen == {0, -1000}
-
-
-def test_recorded_item_without_baseline_has_no_offset(real_data: Path) -> None:
-    (item,) = recorded(real_data, "earth-search-v0/odcstac_S2A_28QCH_20200714_0_L2A.json")
-    assert resolve_offset(item["properties"], item["assets"]["B04"]) is None
-    given_by_user = resolve_offset(item["properties"], item["assets"]["B04"], 0)
-    assert given_by_user is not None
-    assert given_by_user.dn == 0
+        assert offset.dn == 0
+    elif known:
+        assert offset is not None
+        assert offset.dn == dn
+    else:
+        assert (offset and offset.dn) == (None if baseline == (99, 99) else -1000)
 
 
 # Scene classes

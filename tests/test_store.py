@@ -2,33 +2,81 @@ from __future__ import annotations
 
 import os
 import pickle
-from typing import TYPE_CHECKING
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import obstore
 import pytest
 import xarray as xr
 import zarr
 
 import runs
-from ndvi_scale import open_store, store_digest
-from ndvi_scale.batch import check_ours
+from ndvi_scale import open_reader, open_store, run_batch, store_digest
+from ndvi_scale.batch import begin, check_ours
 from ndvi_scale.errors import StoreError
+from ndvi_scale.write import open_arrays, read_attributes, write_region
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     import services
+    from ndvi_scale.granules import Asset
+    from ndvi_scale.lattice import Window
     from ndvi_scale.sandbox import Sandbox
     from ndvi_scale.store import Store
 
+SERVICES = {"s3": "seaweed_s3", "az": "azurite", "gs": "fake_gcs"}
+"""Kind → fixture."""
+ON_A_SERVER = [pytest.param(kind, marks=pytest.mark.slow) for kind in SERVICES]
+KINDS = ["file", "memory", *ON_A_SERVER]
 
-@pytest.fixture(params=["file", pytest.param("s3", marks=pytest.mark.slow)])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+
+@dataclass(frozen=True)
+class Location:
+    """Where a test writes."""
+
+    base: str
+    options: Mapping[str, str]
+
+    def store(self, name: str = "out.zarr", **changed: str) -> Store:
+        """The store of that name; of an option that is changed to nothing, nothing is said."""
+        options = {key: value for key, value in {**self.options, **changed}.items() if value}
+        return open_store(f"{self.base}/{name}", options)
+
+
+def location_of(kind: str, request: pytest.FixtureRequest, folder: Path) -> Location:
+    if kind == "file":
+        return Location(str(folder / "deep"), {})
+    if kind == "memory":
+        return Location(f"memory://{folder}", {})
+    service: Any = request.getfixturevalue(SERVICES[kind])
+    bucket = service.container if kind == "az" else service.bucket
+    return Location(f"{kind}://{bucket}/{folder.name}", service.options)
+
+
+@pytest.fixture(params=KINDS)
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
     """The contract below holds for every kind of store."""
-    if request.param == "file":
-        return open_store(str(tmp_path / "deep" / "out.zarr"))
-    endpoint: services.S3Endpoint = request.getfixturevalue("seaweed_s3")
-    return open_store(f"s3://{endpoint.bucket}/{tmp_path.name}/out.zarr", dict(endpoint.options))
+    return location_of(request.param, request, tmp_path)
+
+
+@pytest.fixture(params=ON_A_SERVER)
+def remote(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
+    """Those of them that are asked over HTTP and want credentials."""
+    return location_of(request.param, request, tmp_path)
+
+
+@pytest.fixture
+def store(location: Location) -> Store:
+    return location.store()
 
 
 def test_an_empty_place_has_nothing(store: Store) -> None:
@@ -36,6 +84,7 @@ def test_an_empty_place_has_nothing(store: Store) -> None:
     assert store.state_names() == []
     assert store.data_names() == []
     assert store.data_size() == (0, 0)
+    assert read_attributes(store) is None
     store.delete()
 
 
@@ -47,6 +96,7 @@ def test_what_is_put_is_there(store: Store) -> None:
     assert store.state_names("ledger/") == ["ledger/1.jsonl"]
     assert store.put_state("plan.json", b"three")
     assert store.get_state("plan.json") == b"three"
+    assert store.get_state("plan") is None
 
 
 def test_create_never_replaces(store: Store) -> None:
@@ -55,18 +105,116 @@ def test_create_never_replaces(store: Store) -> None:
     assert store.get_state("plan.json") == b"first"
 
 
+def test_of_many_that_create_one_wins(store: Store) -> None:
+    won: list[int] = []
+    ready = threading.Barrier(8)
+
+    def create(who: int) -> None:
+        ready.wait()
+        if store.put_state("ledger/0.jsonl", str(who).encode(), create=True):
+            won.append(who)
+
+    threads = [threading.Thread(target=create, args=(who,)) for who in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert store.get_state("ledger/0.jsonl") == str(won[0]).encode()
+
+
 def test_state_and_data_lie_apart(store: Store) -> None:
     store.put_state("plan.json", b"{}")
-    zarr.create_array(store.zarr(), name="a", shape=(4,), dtype="i2")
+    array = zarr.create_array(store.zarr(), name="a", shape=(4,), dtype="i2")
+    array[...] = 7
     assert store.state_names() == ["plan.json"]
-    assert all(name.startswith(("a/", "zarr.json")) for name in store.data_names())
+    assert set(store.data_names()) == {"a/c/0", "a/zarr.json", "zarr.json"}
+    count, size = store.data_size()
+    assert count == 3
+    assert size > sum(map(len, store.data_names()))
     store.delete()
     assert store.state_names() == store.data_names() == []
 
 
-def test_a_store_travels(store: Store) -> None:
+def test_neighbours_are_left_alone(location: Location) -> None:
+    """Names that begin alike are other stores."""
+    one, other = location.store("out.zarr"), location.store("out.zarr2")
+    one.put_state("x", b"1")
+    other.put_state("x", b"2")
+    assert other.data_names() == []
+    one.delete()
+    assert other.get_state("x") == b"2"
+
+
+def test_the_same_url_is_the_same_place(location: Location) -> None:
+    location.store().put_state("x", b"1")
+    assert location.store().get_state("x") == b"1"
+
+
+def test_a_run_on_any_store_is_the_same(sandbox: Sandbox, location: Location, tmp_path: Path) -> None:
+    plan, local = runs.finished_store(sandbox, tmp_path)
+    store = location.store()
+    report = runs.run(plan, store)
+    assert report.done == report.regions
+    assert store_digest(store) == store_digest(local)
+    with xr.open_zarr(store.zarr(read_only=True)) as there, xr.open_zarr(local.url) as here:
+        np.testing.assert_array_equal(there["ndvi"].values, here["ndvi"].values)
+    with xr.open_zarr(store.zarr(read_only=True), chunks=None) as lazy:
+        assert lazy.copy(deep=True).identical(lazy)
+    assert store.data_size()[0] == local.data_size()[0]
+    assert runs.run(plan, store).computed == 0
+    check_ours(store)
+    store.delete()
+    assert store.data_names() == store.state_names() == []
+
+
+class Cut:
+    """A real reader, stopped as by Ctrl-C after so many reads."""
+
+    name = "cut"
+
+    def __init__(self, reads: int) -> None:
+        self.inner, self.left = open_reader(), reads
+
+    def read(self, item_id: str, asset: Asset, window: Window) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        return self.inner.read(item_id, asset, window)
+
+    def layout(self, item_id: str, asset: Asset) -> Any:
+        return self.inner.layout(item_id, asset)
+
+
+def test_a_cut_run_is_taken_up_on_any_store(sandbox: Sandbox, location: Location, tmp_path: Path) -> None:
+    plan, whole = runs.finished_store(sandbox, tmp_path)
+    store = location.store()
+    with pytest.raises(KeyboardInterrupt):
+        runs.run(plan, store, workers=1, reader=Cut(60))
+    assert (read_attributes(store) or {})["status"] == "incomplete"
+    taken_up = location.store()  # as a new process would
+    assert begin(taken_up, plan.config) == plan
+    report = runs.run(plan, taken_up)
+    assert 0 < report.computed < report.regions
+    assert store_digest(taken_up) == store_digest(whole)
+
+
+def test_zarr_format_2_on_any_store(sandbox: Sandbox, location: Location, tmp_path: Path) -> None:
+    plan, local = runs.finished_store(sandbox, tmp_path, zarr_format=2, chunk=128)
+    runs.run(plan, location.store())
+    assert store_digest(location.store()) == store_digest(local)
+
+
+@pytest.mark.parametrize("kind", ["file", *ON_A_SERVER])
+def test_a_store_travels(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    store = location_of(kind, request, tmp_path).store()
     store.put_state("x", b"1")
-    assert pickle.loads(pickle.dumps(store)).get_state("x") == b"1"  # noqa: S301 - our own bytes
+    zarr.create_array(store.zarr(), name="a", shape=(4,), dtype="i2")[...] = 7
+    travelled: Store = pickle.loads(pickle.dumps(store))  # noqa: S301 - our own bytes
+    assert travelled.get_state("x") == b"1"
+    array = zarr.open_array(store.zarr(read_only=True), path="a", mode="r")
+    again = pickle.loads(pickle.dumps(array))  # noqa: S301
+    assert list(again[...]) == [7] * 4
 
 
 def test_nothing_is_made_by_looking(tmp_path: Path) -> None:
@@ -76,26 +224,62 @@ def test_nothing_is_made_by_looking(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+# The memory of this process
+
+
+@pytest.mark.slow
+def test_memory_does_not_leave_its_process(sandbox: Sandbox, tmp_path: Path) -> None:
+    plan = runs.plan_of(sandbox)
+    store = open_store(f"memory://{tmp_path}")
+    with pytest.raises(StoreError, match=r"memory://.* is in this process alone.*: use threads"):
+        pickle.dumps(store)
+    with (
+        ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool,
+        pytest.raises(StoreError, match="is in this process alone"),
+    ):
+        run_batch(plan, store, pool.submit, reader=open_reader(), in_flight=1)
+
+
+def test_memory_is_by_name(tmp_path: Path) -> None:
+    open_store(f"memory://{tmp_path}/one").put_state("x", b"1")
+    assert open_store(f"memory://{tmp_path}/one/").get_state("x") == b"1"
+    assert open_store(f"memory://{tmp_path}/two").get_state("x") is None
+    with pytest.raises(StoreError, match="does not exist: nothing was written"):
+        open_store(f"memory://{tmp_path}/three").zarr(read_only=True)
+
+
+# Bad places
+
+
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("ftp://host/x.zarr", "unknown store scheme 'ftp'.*file, s3"),
-        ("s3://bucket", "names no object prefix.*never a bucket's root"),
+        ("ftp://host/x.zarr", "unknown store scheme 'ftp' in ftp://host/x.zarr.*file, memory, s3, gs, az"),
+        ("gcs://bucket/x.zarr", r"unknown store scheme 'gcs'.*did you mean gs\?"),
+        ("https://user:hunter2@host/x.zarr?sig=hunter2", "unknown store scheme 'https' in https://host/x.zarr:"),
+        ("s3://bucket", r"names no object prefix: give s3://bucket/some/name.zarr, never a bucket's root"),
         ("s3://bucket/", "names no object prefix"),
         ("s3:///name", "names no object prefix"),
+        ("gs://bucket/", "names no object prefix"),
+        ("az://container", "names no object prefix: give az://container/"),
+        ("s3://key:hunter2@bucket/x.zarr", "s3://bucket/x.zarr comes with a user.*never in a URL"),
+        ("az://container/x.zarr?sig=hunter2", "az://container/x.zarr comes with.*storage options"),
+        ("abfs://container@account.example.org/x.zarr", "is not abfs://container@account.dfs.core.windows.net/"),
+        ("abfss://@account.dfs.core.windows.net/x.zarr", "is not abfss://container@account"),
+        ("memory://", "names nothing: give memory://name"),
         ("/", "root of a file system"),
     ],
 )
 def test_places_that_cannot_be(url: str, words: str) -> None:
-    with pytest.raises(StoreError, match=words):
+    with pytest.raises(StoreError, match=words) as error:
         open_store(url)
+    assert "hunter2" not in str(error.value)
 
 
-def test_options_that_mean_nothing(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"'endpoint' has no meaning for the local path"):
-        open_store(str(tmp_path / "x.zarr"), {"endpoint": "http://127.0.0.1:1"})
-    with pytest.raises(StoreError, match=r"storage options for s3://b/x cannot be used.*colour"):
-        open_store("s3://b/x", {"colour": "red"})
+@pytest.mark.parametrize("url", ["x.zarr", "memory://x"])
+def test_options_that_mean_nothing(url: str) -> None:
+    with pytest.raises(StoreError, match=rf"'endpoint' has no meaning for {url}: leave it out"):
+        open_store(url, {"endpoint": "http://127.0.0.1:1"})
 
 
 def test_a_file_where_the_output_should_be(tmp_path: Path) -> None:
@@ -113,25 +297,182 @@ def test_a_place_that_cannot_be_written(sandbox: Sandbox) -> None:
         runs.run(plan, open_store("/proc/ndvi.zarr"))
 
 
-def test_a_bucket_that_is_away_is_said() -> None:
-    options = {"endpoint": "http://127.0.0.1:9", "access_key_id": "a", "secret_access_key": "b", "region": "x"}
-    store = open_store("s3://bucket/out.zarr", options)
-    with pytest.raises(StoreError, match=r"s3://bucket/out\.zarr cannot be read") as error:
+# Credentials and addresses
+
+
+WRONG = {
+    "s3": ({"aws_secret_access_key": "hunter2"}, "SignatureDoesNotMatch.*AWS_SECRET_ACCESS_KEY"),
+    "az": ({"account_key": "aHVudGVyMg=="}, "403 Forbidden.*AZURE_STORAGE_ACCOUNT_KEY"),
+    "gs": ({"bearer_token": "hunter2"}, "401 Unauthorized.*GOOGLE_APPLICATION_CREDENTIALS"),
+}
+
+
+def test_wrong_keys_are_said(sandbox: Sandbox, remote: Location) -> None:
+    changed, words = WRONG[remote.base.partition(":")[0]]
+    started, store = time.monotonic(), remote.store(**changed)
+    with pytest.raises(StoreError, match=rf"{store.url} cannot be listed: .*{words}") as listing:
+        store.data_names()
+    with pytest.raises(StoreError, match=words) as writing:
+        store.put_state("x", b"1")
+    with pytest.raises(StoreError, match=words) as running:
+        runs.run(runs.plan_of(sandbox), store)
+    assert time.monotonic() - started < 5
+    for error in (listing, writing, running):
+        assert "\n" not in str(error.value)
+        assert "hunter2" not in str(error.value)
+        assert "aHVudGVyMg" not in str(error.value)
+
+
+def test_a_bucket_that_is_not_there_is_said(remote: Location) -> None:
+    scheme, _, rest = remote.base.partition("://")
+    elsewhere = Location(f"{scheme}://no-such-place/{rest.partition('/')[2]}", remote.options)
+    started, store = time.monotonic(), elsewhere.store()
+    words = "there is no such (bucket|container).*make it, or correct its name"
+    with pytest.raises(StoreError, match=rf"{store.url} cannot be listed: {words}"):
+        store.data_names()
+    with pytest.raises(StoreError, match=words):
         store.get_state("plan.json")
+    # SeaweedFS would make the bucket, and says that these keys may not.
+    with pytest.raises(StoreError, match=f"{words}|AccessDenied"):
+        store.put_state("plan.json", b"1")
+    assert time.monotonic() - started < 5
+
+
+ENDPOINT = {"s3": "endpoint", "gs": "base_url", "az": "endpoint"}
+KEYS = {
+    "s3": {"access_key_id": "a", "secret_access_key": "b"},
+    "gs": {"token": "b"},
+    "az": {"account": "a", "account_key": "Yg=="},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", SERVICES)
+def test_an_address_where_nobody_is_is_said(kind: str) -> None:
+    store = open_store(f"{kind}://place/out.zarr", {ENDPOINT[kind]: "http://127.0.0.1:9", **KEYS[kind]})
+    started = time.monotonic()
+    with pytest.raises(
+        StoreError, match=rf"{kind}://place/out\.zarr cannot be read: .*error sending request"
+    ) as error:
+        store.get_state("plan.json")
+    assert time.monotonic() - started < 20
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.slow
-def test_s3_holds_what_a_folder_holds(sandbox: Sandbox, tmp_path: Path, seaweed_s3: services.S3Endpoint) -> None:
-    plan, local = runs.finished_store(sandbox, tmp_path)
-    options = dict(seaweed_s3.options)
-    remote = open_store(f"s3://{seaweed_s3.bucket}/{tmp_path.name}/ndvi.zarr", options)
-    report = runs.run(plan, remote)
-    assert report.done == report.regions
-    assert store_digest(remote) == store_digest(local)
-    with xr.open_zarr(remote.zarr(read_only=True)) as there, xr.open_zarr(local.url) as here:
-        np.testing.assert_array_equal(there["ndvi"].values, here["ndvi"].values)
-    assert runs.run(plan, remote).computed == 0
-    check_ours(remote)
-    remote.delete()
-    assert remote.data_names() == remote.state_names() == []
+def test_nobody_s_keys_are_needed_where_none_are(seaweed_s3: services.S3Endpoint, tmp_path: Path) -> None:
+    options = {"endpoint": seaweed_s3.url, "anon": "true"}
+    store = open_store(f"s3://{seaweed_s3.bucket}/{tmp_path.name}/out.zarr", options)
+    assert store.put_state("x", b"1")
+    assert store.get_state("x") == b"1"
+
+
+@pytest.mark.slow
+def test_google_without_credentials(
+    fake_gcs: services.GcsEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """obstore would look for credentials before a put, though told to sign nothing."""
+    monkeypatch.setenv("GOOGLE_BASE_URL", fake_gcs.url)
+    store = open_store(f"gs://{fake_gcs.bucket}/{tmp_path.name}/out.zarr", {"skip_signature": "True"})
+    assert store.put_state("x", b"1", create=True)
+    assert pickle.loads(pickle.dumps(store)).get_state("x") == b"1"  # noqa: S301
+
+
+@pytest.mark.slow
+def test_azure_by_signature_and_by_the_url_s_account(
+    azurite: services.AzureEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"account": azurite.account, "endpoint": azurite.url, "sas_token": f"?{azurite.sas()}"}
+    store = open_store(f"az://{azurite.container}/{tmp_path.name}/out.zarr", options)
+    assert store.put_state("x", b"1", create=True)
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", azurite.key)
+    monkeypatch.setenv("AZURE_STORAGE_ENDPOINT", azurite.url)
+    place = f"{azurite.container}@{azurite.account}.dfs.core.windows.net"
+    assert open_store(f"abfs://{place}/{tmp_path.name}/out.zarr").get_state("x") == b"1"
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", azurite.account)
+    store = open_store(f"az://{azurite.container}/{tmp_path.name}/out.zarr")
+    assert store.get_state("x") == b"1"
+    assert azurite.account in repr(store)  # obstore panics when it took the account from the variable itself
+
+
+@pytest.mark.slow
+def test_keys_of_a_profile(
+    seaweed_s3: services.S3Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = tmp_path / "config"
+    settings.write_text(
+        f"[profile ceph]\naws_access_key_id = {seaweed_s3.access_key}\nregion = us-east-1\n"
+        f"aws_secret_access_key = {seaweed_s3.secret_key}\nendpoint_url = {seaweed_s3.url}\n",
+        encoding="utf-8",
+    )
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(settings))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    url = f"s3://{seaweed_s3.bucket}/{tmp_path.name}/out.zarr"
+    assert open_store(url, {"profile": "ceph"}).put_state("x", b"1", create=True)
+    monkeypatch.setenv("AWS_PROFILE", "ceph")
+    store = open_store(url)
+    assert store.get_state("x") == b"1"
+    monkeypatch.delenv("AWS_PROFILE")
+    monkeypatch.delenv("AWS_CONFIG_FILE")
+    assert pickle.loads(pickle.dumps(store)).get_state("x") == b"1"  # noqa: S301 - a worker needs no files
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "words"),
+    [
+        ("gs://b/x", {"service_account": "/no/such/key.json"}, "/no/such/key.json.*check the credentials"),
+        ("gs://b/x", {"service_account_key": '"hunter2"'}, "cannot be opened with these settings.*decode"),
+        ("az://c/x", {}, "[Aa]ccount.*AZURE_STORAGE_ACCOUNT_NAME"),
+        ("az://c/x", {"account": "a", "key": "hunter2!"}, "Invalid Access Key"),
+        ("s3://b/x", {"profile": "p", "key": "k"}, "both profile and access_key_id"),
+    ],
+)
+def test_settings_that_do_not_fit(url: str, options: dict[str, str], words: str) -> None:
+    with pytest.raises(StoreError, match=words) as error:
+        open_store(url, options)
+    assert "hunter2" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_token_of_other_keys_is_not_mixed_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "hunter2")
+    with pytest.raises(StoreError, match="AWS_SESSION_TOKEN in the environment is not of the keys given") as error:
+        open_store("s3://b/x", {"key": "a", "secret": "b"})
+    assert "hunter2" not in str(error.value)
+    open_store("s3://b/x", {"key": "a", "secret": "b", "token": "c"})
+    open_store("s3://b/x")
+
+
+@pytest.mark.slow
+def test_no_credentials_anywhere_is_said() -> None:
+    """The last resort, the machine's role, is asked at an address that every cloud has; here nobody is there."""
+    code = (
+        "from ndvi_scale import open_store\n"
+        "try: open_store('s3://bucket/x.zarr', {'metadata_endpoint': 'http://127.0.0.1:9/169.254.169.254'})"
+        ".put_state('x', b'1')\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert "StoreError s3://bucket/x.zarr cannot be written: no credentials were found" in done.stdout
+
+
+def test_a_region_that_cannot_be_stored_is_said_in_a_line(sandbox: Sandbox, tmp_path: Path) -> None:
+    plan, store = runs.finished_store(sandbox, tmp_path)
+    region = next(iter(plan.regions()))
+    arrays = open_arrays(store)
+    values = np.ones(plan.region_geobox(region).shape, "i2")
+    (tmp_path / "ndvi.zarr/ndvi").rename(tmp_path / "away")
+    (tmp_path / "ndvi.zarr/ndvi").write_text("in the way")
+    with pytest.raises(StoreError, match=r"region \(0, 0, 0\) of ndvi cannot be written: ") as error:
+        write_region(arrays, plan, region, {"ndvi": values})
+    assert "\n" not in str(error.value)
+    with pytest.raises(StoreError, match="cannot be read: "):
+        store_digest(store)
+
+
+def test_what_obstore_says_needs_shortening() -> None:
+    """The reason for `brief`: gone when obstore's messages are one line."""
+    with pytest.raises(FileNotFoundError) as error:
+        obstore.get(obstore.store.MemoryStore(), "absent")
+    assert "Debug source" in str(error.value)

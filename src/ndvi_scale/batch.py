@@ -8,13 +8,13 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from ndvi_scale import ledger, write
+from ndvi_scale import guard, ledger, write
 from ndvi_scale.access import require_keys
 from ndvi_scale.config import RunConfig, config_differences
-from ndvi_scale.errors import NdviScaleError, PlanMismatchError, StoreError
+from ndvi_scale.errors import NdviScaleError, OffsetConflictError, PlanMismatchError, StoreError
 from ndvi_scale.estimate import default_workers, regions_in_flight
 from ndvi_scale.readers import Reader, Traffic, open_reader
 from ndvi_scale.region import RegionRecord, compute_region, total_counters
@@ -63,6 +63,8 @@ class RunReport:
     """Wall time of this run."""
     computed: int
     """Regions that this run computed."""
+    verdicts: tuple[guard.Verdict, ...] = ()
+    """Whether the pixels agree with the offset, for each granule that a region saw, in mosaic order."""
 
 
 def begin(store: Store, config: RunConfig) -> Plan | None:
@@ -128,14 +130,16 @@ def run_batch(
     reader: Reader | None = None,
     in_flight: int | None = None,
     on_done: Callable[[RegionRecord], None] | None = None,
+    strict: bool = False,
 ) -> RunReport:
     """Compute and write what is not done yet, `in_flight` regions at a time, and finalise the store.
 
     `reader`: what reads the assets, rasterio by default. `in_flight`: by default what fits the free memory.
     Freezes the plan if the store has none; resumes from the ledger if it has. A region that fails is reported
     and the others go on; the store is then left ``incomplete``. `on_done` is called in this thread after each
-    region. Raises ConfigError where keys to read with are missing, before anything is written, and StoreError when
-    the store itself fails, after noting what is done.
+    region. Raises ConfigError where keys to read with are missing, before anything is written, StoreError when the
+    store itself fails, and with `strict` OffsetConflictError as soon as the pixels of a granule contradict its
+    offset; both after noting what is done.
     """
     started = time.perf_counter()
     require_keys(plan.hrefs())
@@ -145,6 +149,9 @@ def run_batch(
     done = _still_there(plan, store, ledger.finished(store, plan.id))
     before = len(done)
     failed: dict[Region, str] = {}
+    tally = _tally(plan, done)
+    if strict:
+        _stop_at_conflict(tally.verdicts())
     task = partial(_compute_and_write, plan, reader or open_reader(), write.open_arrays(store))
     book = ledger.Ledger(store, plan.id)
     try:
@@ -158,14 +165,36 @@ def run_batch(
                 continue
             book.add(record)
             done[region] = record
+            tally.add(record.counters)
             if on_done is not None:
                 on_done(record)
+            if strict:
+                _stop_at_conflict(tally.verdicts(record.counters))
     finally:
         book.flush()
     report = _report(plan, done, failed, computed=len(done) - before, seconds=time.perf_counter() - started)
     if not failed:
         write.finalise(store, plan, _summary(report))
     return report
+
+
+def _tally(plan: Plan, done: dict[Region, RegionRecord]) -> guard.LandTally:
+    tally = guard.LandTally(chain(plan.granules, *plan.spares.values()))
+    for record in done.values():
+        tally.add(record.counters)
+    return tally
+
+
+def _stop_at_conflict(verdicts: Iterable[guard.Verdict]) -> None:
+    for verdict in guard.conflicts(verdicts):
+        raise OffsetConflictError(
+            f"item {verdict.item_id} (baseline {verdict.baseline}): {verdict.evidence}. Leave the item out of what "
+            "`search --save` writes, or compute it in a run of its own with --offset 0; without --strict this run "
+            "goes on by the metadata",
+            item_id=verdict.item_id,
+            land=verdict.land,
+            dark=verdict.dark,
+        )
 
 
 def _freeze(plan: Plan, store: Store) -> None:
@@ -237,6 +266,7 @@ def _report(
         skipped={item: why for record in records for item, why in record.skipped.items()},
         seconds=seconds,
         computed=computed,
+        verdicts=_tally(plan, done).verdicts(),
     )
 
 
@@ -245,4 +275,5 @@ def _summary(report: RunReport) -> dict[str, Any]:
         "valid": report.valid,
         "counters": report.counters,
         "skipped": report.skipped,
+        "offset_guard": guard.summary(report.verdicts),
     }

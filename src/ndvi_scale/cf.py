@@ -8,7 +8,9 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import struct
+from collections import defaultdict
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 EPOCH: Final = dt.date(1970, 1, 1)
 GRID_MAPPING: Final = "spatial_ref"
 ZARR_V2: Final = 2
+MOST_IDS: Final = 1000
+"""Ids of items that an attribute lists for one offset (60 kB); the run's `items.parquet` has them all."""
+
 CONVENTIONS: Final = (
     {
         "uuid": "f17cb550-5864-4468-aeb7-f3180cfb622f",
@@ -134,6 +139,7 @@ def cube_attributes(plan: Plan) -> dict[str, Any]:
         "title": "Sentinel-2 NDVI, one layer a solar day",
         "source": f"{len(plan.granules)} Sentinel-2 L2A items",
         "references": "NDVI = (nir - red) / (nir + red), B08 and B04, BOA offset applied for each item",
+        "offsets": _offsets(plan),
         "attribution": f"Contains modified Copernicus Sentinel data {_years(plan)}",
         "zarr_conventions": list(CONVENTIONS),
         **({"proj:code": f"EPSG:{epsg}"} if epsg else {"proj:wkt2": geobox.crs.to_wkt() if geobox.crs else ""}),
@@ -143,6 +149,23 @@ def cube_attributes(plan: Plan) -> dict[str, Any]:
         "spatial:bbox": [bounds.left, bounds.bottom, bounds.right, bounds.top],
         "spatial:registration": "pixel",
     }
+
+
+def _offsets(plan: Plan) -> list[dict[str, Any]]:
+    """BOA offsets in DN and why, each once with its items."""
+    groups: dict[tuple[int, int, str], list[str]] = defaultdict(list)
+    spare = [
+        (granule, "; only where a newer processing cannot be read") for granule in chain(*plan.spares.values())
+    ]
+    for granule, aside in [(granule, "") for granule in plan.granules] + spare:
+        red, nir = granule.red, granule.nir
+        same = red.evidence == nir.evidence
+        evidence = red.evidence if same else f"red: {red.evidence}; nir: {nir.evidence}"
+        groups[red.offset, nir.offset, evidence + aside].append(granule.id)
+    return [
+        {"red": red, "nir": nir, "evidence": evidence, "items": len(ids), "ids": ids[:MOST_IDS]}
+        for (red, nir, evidence), ids in sorted(groups.items())
+    ]
 
 
 def _years(plan: Plan) -> str:

@@ -42,6 +42,7 @@ Exit codes:
   7  the output cannot be used
   8  the output was made with other parameters
   9  some regions failed; run again to take them up
+  10  the pixels of an item contradict its offset (--strict)
   130  stopped by Ctrl-C; run again to resume"""
 
 
@@ -94,7 +95,7 @@ storage_option = click.option(
     "storage",
     multiple=True,
     metavar="KEY=VALUE",
-    help="For S3: endpoint, region, …; repeatable.",
+    help="For a bucket: endpoint, region, profile, account_name, …; repeatable.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program.")
 
@@ -117,8 +118,9 @@ def cli(context: click.Context, verbose: bool, traceback: bool) -> None:
 @compute_options
 @where_options
 @storage_option
-@click.option("--out", metavar="URL", help="Output: a path or s3://bucket/name.zarr.")
+@click.option("--out", metavar="URL", help="Output: a path, or a URL: s3://bucket/name.zarr, gs://…, az://…")
 @click.option("--overwrite", is_flag=True, help="Replace an output of an earlier run.")
+@click.option("--strict", is_flag=True, help="Stop when the pixels of an item contradict its offset.")
 @click.option("--png", metavar="FILE", help="Draw the result.")
 def run(**flags: Any) -> None:
     """Compute NDVI of a region and date range into a Zarr store; the same command again resumes."""
@@ -159,8 +161,10 @@ def _run(plan: Plan, store: Store, flags: Mapping[str, Any], *, resumed: bool) -
             reader=reader,
             in_flight=in_flight,
             on_done=lambda record: advance(record, plan.region_pixels(record.region)),
+            strict=flags.get("strict", False),
         )
     console.print(report.run_table(outcome, estimate))
+    _warn(outcome, console)
     if flags.get("png"):
         _draw(store, flags["png"], console)
     _conclude(outcome, store, console)
@@ -175,6 +179,15 @@ def _estimate(plan: Plan, reader: Reader) -> Estimate | None:
         if plan.config.on_error == "raise":
             raise
         return None
+
+
+def _warn(outcome: RunReport, console: Console) -> None:
+    from rich.markup import escape
+
+    from ndvi_scale.report import conflict_lines
+
+    for line in conflict_lines(outcome):
+        console.print(f"[bold yellow]Warning:[/] {escape(line)}", soft_wrap=True)
 
 
 def _conclude(outcome: RunReport, store: Store, console: Console) -> None:
@@ -277,6 +290,7 @@ def status(url: str, storage: tuple[str, ...], as_json: bool) -> None:
         return
     console = _console()
     console.print(report.run_table(outcome, None))
+    _warn(outcome, console)
     complete = (read_attributes(store) or {}).get("status") == "complete"
     console.print("[green]complete[/]" if complete else "[yellow]incomplete[/]: the same `run` takes it up")
 
@@ -289,14 +303,15 @@ def status(url: str, storage: tuple[str, ...], as_json: bool) -> None:
 @json_option
 def info(url: str, storage: tuple[str, ...], digest: bool, png: str | None, as_json: bool) -> None:
     """Describe an output: grid, days, items, offsets, size."""
-    from ndvi_scale import report
+    from ndvi_scale import batch, report
     from ndvi_scale.write import read_attributes, store_digest
 
     store, plan = _existing_run(url, storage)
     facts = report.plan_json(plan, None)
     facts["status"] = (read_attributes(store) or {}).get("status", "no pixels yet")
     facts["objects"], facts["stored_bytes"] = store.data_size()
-    facts["offsets"] = {g.id: {"red": g.red.offset, "evidence": g.red.evidence} for g in plan.granules}
+    facts["offsets"] = report.offsets_json(plan)
+    facts["offset_guard"] = report.guard_json(batch.read_report(plan, store))
     if digest:
         facts["store_digest"] = store_digest(store)
     if as_json:
@@ -307,6 +322,40 @@ def info(url: str, storage: tuple[str, ...], digest: bool, png: str | None, as_j
         console.print(report.info_table(facts))
     if png:
         _draw(store, png, _console())
+
+
+@cli.command()
+@click.argument("item")
+@click.option("--id", "item_id", metavar="ID", help="Which item, where ITEM is a file of several.")
+@click.option("--catalog", metavar="NAME|URL|PATH", help="Where ITEM is an id: the catalog that has it.")
+@click.option("--collection", help="And its collection, if it is not the usual one.")
+@click.option("--metadata", metavar="FILE", help="The product's MTD_MSIL2A.xml, to compare.")
+@click.option("--offset", type=int, metavar="DN", help="BOA offset to judge, against the item's metadata.")
+@click.option("--blocks", type=click.IntRange(1), default=9, show_default=True, help="Most blocks to read.")
+@click.option("--reader", default="rasterio", show_default=True, help="What reads the assets.")
+@json_option
+def doctor(item: str, item_id: str | None, **flags: Any) -> None:
+    """Tell all that is known of the BOA offset of one item: a path or URL of its JSON, or its id in a catalog."""
+    from dataclasses import asdict
+
+    from ndvi_scale import report
+    from ndvi_scale.doctor import diagnose, find_item
+    from ndvi_scale.readers import open_reader
+
+    found = diagnose(
+        find_item(item, item_id=item_id, catalog=flags["catalog"], collection=flags["collection"]),
+        open_reader(flags["reader"]),
+        offset=flags["offset"],
+        metadata=flags["metadata"],
+        blocks=flags["blocks"],
+    )
+    if flags["as_json"]:
+        click.echo(json.dumps(asdict(found), indent=1))
+    else:
+        for table in report.doctor_tables(found):
+            _console().print(table)
+    if found.sample is None:
+        raise ReadError(found.unreadable, item_id=found.item_id, asset="")
 
 
 @cli.command()
@@ -409,7 +458,7 @@ class Job:
     def store(self) -> Store:
         """The output."""
         if not self.out:
-            raise ConfigError("no output given: use --out PATH or --out s3://bucket/name.zarr")
+            raise ConfigError("no output given: use --out PATH, or --out URL such as s3://bucket/name.zarr")
         return _open_store(self.out, self.storage)
 
 
@@ -444,9 +493,13 @@ def _job(flags: Mapping[str, Any]) -> Job:
 def _open_store(url: str, storage: tuple[str, ...]) -> Store:
     from ndvi_scale.store import open_store
 
-    wrong = next((option for option in storage if "=" not in option), None)
-    if wrong is not None:
-        raise ConfigError(f"storage option {wrong!r} is not KEY=VALUE, such as endpoint=http://127.0.0.1:8333")
+    if url.startswith("memory:"):
+        raise ConfigError(f"{url} would be gone when this command ends: give a path or a bucket's URL")
+    for number, option in enumerate(storage, 1):
+        if not option.partition("=")[0] or "=" not in option:  # not shown: it may be a secret
+            raise ConfigError(
+                f"--storage-option number {number} is not KEY=VALUE, such as endpoint=http://127.0.0.1:8333"
+            )
     return open_store(url, dict(option.split("=", 1) for option in storage))
 
 

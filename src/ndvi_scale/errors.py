@@ -93,3 +93,15 @@ class IncompleteRunError(NdviScaleError):
         super().__init__(message)
         self.failed = failed
         self.done = done
+
+
+class OffsetConflictError(NdviScaleError):
+    """The pixels of an item contradict its BOA offset, in a strict run; what is written is whole."""
+
+    exit_code = 10
+
+    def __init__(self, message: str, *, item_id: str, land: int, dark: int) -> None:
+        super().__init__(message)
+        self.item_id = item_id
+        self.land = land
+        self.dark = dark

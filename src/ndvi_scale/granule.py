@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
-from ndvi_scale.catalog import shown
 from ndvi_scale.errors import ItemError
 from ndvi_scale.granules import Asset, Granule, scl_factor
 from ndvi_scale.kernels import cpu, resample
@@ -15,6 +14,7 @@ from ndvi_scale.lattice import Window
 from ndvi_scale.placement import Placement, place_granule
 from ndvi_scale.readers import Traffic
 from ndvi_scale.sentinel2 import scl_table
+from ndvi_scale.web import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -157,26 +157,11 @@ def _sensing_time(item: pystac.Item) -> dt.datetime:
 def _asset(item: pystac.Item, band: str, key: str, override: int | None) -> Asset:
     asset = item.assets[key]
     href = _readable_href(item, key)
-    media_type = asset.media_type or ("image/jp2" if asset.href.lower().endswith(".jp2") else "")
-    fields: Mapping[str, Any] = {"type": media_type, **asset.extra_fields}
+    fields: Mapping[str, Any] = {"type": asset.media_type, "href": href, **asset.extra_fields}
+    media_type = asset.media_type or ("image/jp2" if sentinel2.is_jp2(fields) else "")
     offset = sentinel2.Offset(0, "a class, not a reflectance")
     if band != "scl":
-        resolved = sentinel2.resolve_offset(item.properties, fields, override)
-        if resolved is None:
-            raise ItemError(
-                f"item {item.id} gives no processing baseline ({', '.join(sentinel2.BASELINE_KEYS)}): "
-                "whether its DN carry the BOA offset cannot be known; give the offset (0 or -1000)",
-                item_id=item.id,
-                asset=key,
-            )
-        if abs(resolved.dn) > MAX_DN:
-            raise ItemError(
-                f"item {item.id}, asset {key!r}: an offset of {resolved.dn} DN ({resolved.evidence}) cannot be; "
-                "give the offset (0 or -1000)",
-                item_id=item.id,
-                asset=key,
-            )
-        offset = resolved
+        offset = _offset(item, key, fields, override)
     return Asset(
         href=href,
         geobox=_native_geobox(item, key, fields),
@@ -199,6 +184,28 @@ def _readable_href(item: pystac.Item, key: str) -> str:
             asset=key,
         )
     return href
+
+
+def _offset(item: pystac.Item, key: str, fields: Mapping[str, Any], override: int | None) -> sentinel2.Offset:
+    resolved = sentinel2.resolve_offset(item.properties, fields, override)
+    if resolved is None:
+        what = f"gives no processing baseline ({', '.join(sentinel2.BASELINE_KEYS)})"
+        if sentinel2.item_baseline(item.properties) is not None:
+            what = "has baseline 99.99, an off-line processing whose number means nothing, and declares no offset"
+        raise ItemError(
+            f"item {item.id} {what}: whether its DN carry the BOA offset cannot be known; give the offset (0 or "
+            "-1000)",
+            item_id=item.id,
+            asset=key,
+        )
+    if abs(resolved.dn) > MAX_DN:
+        raise ItemError(
+            f"item {item.id}, asset {key!r}: an offset of {resolved.dn} DN ({resolved.evidence}) cannot be; "
+            "give the offset (0 or -1000)",
+            item_id=item.id,
+            asset=key,
+        )
+    return resolved
 
 
 def _native_geobox(item: pystac.Item, key: str, fields: Mapping[str, Any]) -> GeoBox:

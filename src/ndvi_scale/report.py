@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ndvi_scale import guard
+from ndvi_scale.doctor import PERCENTS
 from ndvi_scale.sentinel2 import SCL_CLASSES
 
 if TYPE_CHECKING:
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ndvi_scale.batch import RunReport
+    from ndvi_scale.doctor import Diagnosis, Sample
     from ndvi_scale.estimate import Estimate
     from ndvi_scale.plan import Plan
     from ndvi_scale.region import RegionRecord
@@ -143,6 +147,9 @@ def run_table(report: RunReport, estimate: Estimate | None) -> Table:
     table.add_row("read", f"{size(report.traffic.bytes)}{planned} in {report.traffic.requests} requests")
     if report.seconds and report.computed:
         table.add_row("time", f"{report.seconds:.1f} s")
+    judged = Counter(verdict.judgement for verdict in report.verdicts)
+    if judged:
+        table.add_row("offsets", ", ".join(f"{_JUDGED[name]} {judged[name]}" for name in _JUDGED if judged[name]))
     lost = {name: n for name, n in report.counters.items() if n and name in _LOST}
     if lost:
         table.add_row("unusable", ", ".join(f"{_LOST[name]} {n:,}" for name, n in lost.items()))
@@ -153,6 +160,19 @@ def run_table(report: RunReport, estimate: Estimate | None) -> Table:
     return table
 
 
+def conflict_lines(report: RunReport) -> list[str]:
+    """A warning for each granule whose pixels contradict its offset, the first `MOST_ROWS`."""
+    found = guard.conflicts(report.verdicts)
+    lines = [
+        f"item {verdict.item_id} (baseline {verdict.baseline}): {verdict.evidence}. Its NDVI follows the metadata; "
+        "see `ndvi-scale doctor`"
+        for verdict in found[:MOST_ROWS]
+    ]
+    return lines + ([f"… and {len(found) - MOST_ROWS} more items"] if len(found) > MOST_ROWS else [])
+
+
+_JUDGED: Final = {"agrees": "pixels agree for", "conflict": "contradict for", "undecided": "tell nothing for"}
+
 _LOST: Final = {
     "nodata": "nodata",
     "masked": "masked by SCL",
@@ -161,6 +181,46 @@ _LOST: Final = {
     "not_positive": "nir + red ≤ 0",
     "out_of_range": "|NDVI| > 1",
 }
+
+
+def doctor_tables(found: Diagnosis) -> Iterator[Table | str]:
+    """All that is known of an item's offset: what is said, what is seen, what is decided."""
+    said = _grid(escape(found.item_id))
+    for evidence in found.evidence:
+        said.add_row(escape(evidence.source), escape(evidence.says))
+    yield said
+    if found.sample is None:
+        yield f"The pixels cannot be read: {escape(found.unreadable)}"
+    else:
+        sample = found.sample
+        where = f"{sample.blocks} of {sample.of} blocks"
+        yield f"[bold]DN of {sample.pixels:,} valid pixels in {where}, by percentile[/]"
+        yield _percentile_table(sample)
+    yield _decision_table(found)
+
+
+def _percentile_table(sample: Sample) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("", style="dim", no_wrap=True)
+    for percent in PERCENTS:
+        table.add_column(f"{percent} %", justify="right")
+    for name, values in sample.percentiles.items():
+        table.add_row(name, *(f"{value:.0f}" for value in values))
+    return table
+
+
+def _decision_table(found: Diagnosis) -> Table:
+    table = _grid("Decision")
+    for band, decision in found.decisions.items():
+        offset = "refused" if decision.offset is None else f"{decision.offset} DN"
+        table.add_row(band, f"[bold]{offset}[/]: {escape(decision.why)}")
+    if found.sample is not None:
+        sample = found.sample
+        share = f"; {sample.vegetation / sample.verdict.land:.0%} of them vegetation" if sample.verdict.land else ""
+        table.add_row("pixels", f"[bold]{sample.verdict.judgement}[/]: {escape(sample.verdict.evidence)}{share}")
+        medians = ", ".join(f"{value:.3f} with {offset} DN" for offset, value in sample.median_ndvi.items())
+        table.add_row("NDVI", f"median over SCL 4 and 5: {medians or 'no such pixel'}")
+    return table
 
 
 @contextmanager
@@ -212,6 +272,19 @@ def plan_json(plan: Plan, estimate: Estimate | None) -> dict[str, Any]:
     return facts
 
 
+def offsets_json(plan: Plan) -> dict[str, Any]:
+    """Offsets of every item in DN and why, by item id."""
+    return {
+        granule.id: {
+            "red": granule.red.offset,
+            "nir": granule.nir.offset,
+            "evidence": granule.red.evidence,
+            "evidence_nir": granule.nir.evidence,
+        }
+        for granule in plan.granules
+    }
+
+
 def report_json(report: RunReport) -> dict[str, Any]:
     """The run's facts for a program."""
     return {
@@ -225,4 +298,13 @@ def report_json(report: RunReport) -> dict[str, Any]:
         "requests": report.traffic.requests,
         "counters": report.counters,
         "skipped": report.skipped,
+        "offset_guard": guard_json(report),
+    }
+
+
+def guard_json(report: RunReport) -> dict[str, Any]:
+    """Verdicts on the offsets by item id."""
+    return {
+        verdict.item_id: {key: value for key, value in asdict(verdict).items() if key != "item_id"}
+        for verdict in report.verdicts
     }

@@ -7,11 +7,13 @@ reasons.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -75,7 +77,7 @@ _METRES_A_DEGREE = 110_800  # of latitude, along a meridian in UTM
 
 _DEFAULT_SCALE: Final = 1e-4
 BASELINE_KEYS: Final = ("s2:processing_baseline", "sentinel:processing_baseline", "processing:version")
-_APPLIED_KEYS: Final = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
+APPLIED_KEYS: Final = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
 
 
 @dataclass(frozen=True)
@@ -142,12 +144,8 @@ def baseline_rank(baseline: tuple[int, int]) -> tuple[int, int]:
 def item_baseline(properties: Mapping[str, Any]) -> tuple[int, int] | None:
     """Processing baseline from an item's properties, or from its product name; None where neither has it."""
     for key in BASELINE_KEYS:
-        value = properties.get(key)
-        if value is not None:
-            try:
-                return parse_baseline(str(value))
-            except ValueError:
-                continue
+        with contextlib.suppress(ValueError):
+            return parse_baseline(str(properties.get(key)))
     match = re.search(r"_N(\d{2})(\d{2})_", str(properties.get("s2:product_uri", "")))
     return (int(match[1]), int(match[2])) if match else None
 
@@ -157,37 +155,82 @@ def resolve_offset(
     asset: Mapping[str, Any],
     override: int | None = None,
 ) -> Offset | None:
-    """BOA offset in DN of one red or nir asset; None when its baseline is unknown and nothing overrides.
+    """BOA offset in DN of one red or nir asset, given as in the item's JSON; None where nothing tells it.
 
     In this order: the user's override; 0 below baseline 04.00; 0 where the item says that the offset is
     already in the pixels of its COGs (the flag does not speak of a JP2 beside them); the value the asset
-    declares; −1000.
+    declares; −1000. Nothing tells it when the baseline is unknown, or is 99.99, whose number means nothing, and
+    neither flag nor asset says more. Raises ValueError for a flag or a declared offset that makes no sense.
     """
     if override is not None:
         return Offset(override, "given by the user")
     baseline = item_baseline(properties)
     if baseline is None:
         return None
-    name = f"{baseline[0]:02}.{baseline[1]:02}"
+    name = baseline_name(baseline)
     if baseline < OFFSET_BASELINE:
         return Offset(0, f"baseline {name} is before 04.00")
-    applied = next((key for key in _APPLIED_KEYS if properties.get(key) is True), None)
-    if applied and "jp2" not in str(asset.get("type", "")):
-        return Offset(0, f"{applied} is true")
-    declared = _declared_offset(asset)
+    applied = applied_flag(properties)
+    raw = is_jp2(asset)
+    if applied and not raw:
+        return Offset(0, f"{applied} is true: it is in this COG already")
+    aside = f"; {applied} speaks of the COG, not of this JP2" if applied else ""
+    declared = declared_offset(asset)
     if declared is not None:
-        return Offset(declared, f"declared by the asset, baseline {name}")
-    return Offset(BOA_OFFSET_DN, f"baseline {name}, nothing declared")
+        return Offset(declared, f"declared by the asset, baseline {name}{aside}")
+    if baseline == OFF_LINE_BASELINE:
+        return None
+    return Offset(BOA_OFFSET_DN, f"baseline {name}, nothing declared{aside}")
 
 
-def _declared_offset(asset: Mapping[str, Any]) -> int | None:
-    bands = asset.get("raster:bands") or asset.get("bands") or [{}]
-    for source in (asset, bands[0]):
-        for prefix in ("raster:", ""):
-            if source.get(f"{prefix}offset") is not None:
-                scale = source.get(f"{prefix}scale") or _DEFAULT_SCALE
-                return round(source[f"{prefix}offset"] / scale)
-    return None
+def baseline_name(baseline: tuple[int, int] | None) -> str:
+    """``05.11``, or ``unknown``."""
+    return "unknown" if baseline is None else f"{baseline[0]:02}.{baseline[1]:02}"
+
+
+def applied_flag(properties: Mapping[str, Any]) -> str | None:
+    """Name of the flag that says that the offset is in the pixels of the item's COGs; None where none says so.
+
+    True may come as text. Raises ValueError where a flag is neither true nor false, or two contradict.
+    """
+    said = {key: str(properties[key]).strip().lower() for key in APPLIED_KEYS if properties.get(key) is not None}
+    for key, value in said.items():
+        if value not in {"true", "false"}:
+            raise ValueError(f"{key} is {properties[key]!r}, neither true nor false; give the offset (0 or -1000)")
+    if len(set(said.values())) > 1:
+        raise ValueError(f"{' and '.join(said)} contradict each other; give the offset (0 or -1000)")
+    return next((key for key, value in said.items() if value == "true"), None)
+
+
+def is_jp2(asset: Mapping[str, Any]) -> bool:
+    """Whether an asset is a JPEG 2000 file, which is ESA's own: nobody has touched its pixels."""
+    path = urlsplit(str(asset.get("href"))).path
+    return "jp2" in str(asset.get("type")).lower() or path.lower().endswith(".jp2")
+
+
+def declared_offset(asset: Mapping[str, Any]) -> int | None:
+    """The offset in DN that an asset declares (`raster_field` offset over scale); None where it does not.
+
+    Raises ValueError for a scale that is not above 0, and for an offset above 0, which no product has: a sign
+    that the catalog means something else.
+    """
+    offset, scale = raster_field(asset, "offset"), raster_field(asset, "scale")
+    if offset is None:
+        return None
+    scale = _DEFAULT_SCALE if scale is None else float(scale)
+    if not scale > 0 or float(offset) > 0:
+        raise ValueError(
+            f"offset {offset} with scale {scale} is declared: a scale is above 0 and a BOA offset at most 0; give "
+            "the offset (0 or -1000)"
+        )
+    return round(float(offset) / scale)
+
+
+def raster_field(asset: Mapping[str, Any], name: str) -> Any:
+    """``scale`` or ``offset`` of the raster extension: the band's, in any STAC version, before the asset's."""
+    bands = [(asset.get(key) or [{}])[0] for key in ("raster:bands", "bands", "eo:bands")]
+    places = [(place, key) for place in (*bands, asset) for key in (f"raster:{name}", name)]
+    return next((place[key] for place, key in places if place.get(key) is not None), None)
 
 
 def find_asset_keys(keys: Iterable[str], given: AssetKeys = ()) -> tuple[dict[str, str], tuple[str, ...]]:

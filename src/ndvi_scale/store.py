@@ -1,83 +1,48 @@
 """Where output goes: a URL and options → `Store`. The only place that knows schemes and credentials.
 
 A run keeps two things side by side: the Zarr group at the URL, and its own state (plan, ledger) at
-``<URL>.run``. Both are object stores through obstore, so that a directory and a bucket behave alike: whole
-objects, put at once, created only if absent where that is asked for.
+``<URL>.run``. All of them are object stores through obstore, so that a directory, a bucket and this process's
+memory behave alike: whole objects, put at once, created only if absent where that is asked for.
 """
 
 from __future__ import annotations
 
+import json
 import os
-from contextlib import contextmanager, suppress
+import re
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
-from obstore.store import LocalStore, S3Store
+from obstore.store import AzureStore, GCSStore, S3Store
 
+from ndvi_scale.aws_profile import read_profile
 from ndvi_scale.errors import StoreError
+from ndvi_scale.places import Folder, Memory, Place, Prefix, brief, lacks_bucket, without_credentials
+from ndvi_scale.storage_options import SERVICES, Service, Settings, read_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from urllib.parse import SplitResult
 
-    from obstore.store import ObjectStore
     from zarr.storage import ObjectStore as ZarrStore
 
-SCHEMES: Final = ("file", "s3")
+CLOUD: Final = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
+"""Service → its client."""
+ALIASES: Final = {"abfs": "az", "abfss": "az"}
+"""Other schemes of the same services."""
+SCHEMES: Final = ("file", "memory", *CLOUD, *ALIASES)
 STATE_SUFFIX: Final = ".run"
-CLIENT_OPTIONS: Final = ("allow_http", "connect_timeout", "timeout", "proxy_url")
-"""Storage options of the connection; all others are S3's. Among S3's they would work, but a store with such a key
-cannot be pickled (obstore#755)."""
-
-
-class _Root(Protocol):
-    """A prefix that may not be there yet."""
-
-    def existing(self) -> ObjectStore | None:
-        """The prefix, or None where nothing can be in it."""
-        ...
-
-    def created(self) -> ObjectStore:
-        """The prefix, made if need be."""
-        ...
-
-    def clean(self) -> None:
-        """Remove what deleting every object leaves behind."""
-        ...
-
-
-@dataclass(frozen=True)
-class _Folder:
-    path: Path
-
-    def existing(self) -> ObjectStore | None:
-        return LocalStore(self.path) if self.path.is_dir() else None
-
-    def created(self) -> ObjectStore:
-        return LocalStore(self.path, mkdir=True)
-
-    def clean(self) -> None:
-        # Only what is empty: a file that object stores do not list, such as one of a half-done put, stays.
-        for folder, _, _ in os.walk(self.path, topdown=False):
-            with suppress(OSError):
-                Path(folder).rmdir()
-
-
-@dataclass(frozen=True)
-class _Prefix:
-    store: S3Store
-
-    def existing(self) -> ObjectStore | None:
-        return self.store
-
-    def created(self) -> ObjectStore:
-        return self.store
-
-    def clean(self) -> None:
-        """A bucket has no empty folders."""
+RETRY: Final = {"max_retries": 10, "retry_timeout": timedelta(seconds=60)}
+"""A busy server is asked again for a minute. obstore's own three are long to wait for a wrong address."""
+NO_OAUTH: Final = json.dumps({"private_key": "", "private_key_id": "", "client_email": "", "disable_oauth": True})
+"""Stands for a GCS key. Without one ``skip_signature`` holds for reading only, and a put looks for credentials."""
 
 
 @dataclass(frozen=True)
@@ -85,27 +50,25 @@ class Store:
     """An output location. Nothing is created before the first write; may be pickled and sent to workers."""
 
     url: str
-    data: _Root
+    data: Place
     """The Zarr group's objects."""
-    state: _Root
+    state: Place
     """The run's own objects."""
 
     def zarr(self, *, read_only: bool = False) -> ZarrStore:
         """The group's store as zarr-python wants it."""
-        from zarr.storage import ObjectStore
-
-        with self._reporting("opened"):
+        with self.reporting("opened"):
             root = self.data.existing() if read_only else self.data.created()
         if root is None:
             raise StoreError(f"{self.url} does not exist: nothing was written there yet")
-        return ObjectStore(root, read_only=read_only)
+        return self.data.zarr(root, read_only=read_only)
 
     def put_state(self, name: str, data: bytes, *, create: bool = False) -> bool:
         """Write one object of the run's state; with `create` only if absent. False if it was there already.
 
         Raises StoreError when the location cannot be written.
         """
-        with self._reporting("written"):
+        with self.reporting("written"):
             try:
                 obstore.put(self.state.created(), name, data, mode="create" if create else "overwrite")
             except AlreadyExistsError:
@@ -114,11 +77,13 @@ class Store:
 
     def get_state(self, name: str) -> bytes | None:
         """One object of the run's state, or None if absent. Raises StoreError."""
-        with self._reporting("read"):
+        with self.reporting("read"):
             root = self.state.existing()
             try:
                 return None if root is None else bytes(obstore.get(root, name).bytes())
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                if lacks_bucket(error):
+                    raise
                 return None
 
     def state_names(self, prefix: str = "") -> list[str]:
@@ -136,7 +101,7 @@ class Store:
 
     def delete(self) -> None:
         """Delete both prefixes whole; the caller has made sure that they are ours. Raises StoreError."""
-        with self._reporting("deleted"):
+        with self.reporting("deleted"):
             for root in (self.data, self.state):
                 store = root.existing()
                 names = self._names(root)
@@ -144,59 +109,71 @@ class Store:
                     obstore.delete(store, names)
                 root.clean()
 
-    def _names(self, root: _Root, prefix: str = "") -> list[str]:
+    def _names(self, root: Place, prefix: str = "") -> list[str]:
         return sorted(str(entry["path"]) for entry in self._entries(root, prefix))
 
-    def _entries(self, root: _Root, prefix: str = "") -> list[Any]:
-        with self._reporting("listed"):
+    def _entries(self, root: Place, prefix: str = "") -> list[Any]:
+        with self.reporting("listed"):
             store = root.existing()
             if store is None:
                 return []
             return [entry for batch in obstore.list(store, prefix or None) for entry in batch]
 
     @contextmanager
-    def _reporting(self, what: str) -> Iterator[None]:
+    def reporting(self, what: str) -> Iterator[None]:
+        """Turn what obstore raises within into one StoreError: what cannot be done, why, what to check."""
         try:
             yield
         except (BaseError, OSError) as error:
-            raise StoreError(f"{self.url} cannot be {what}: {brief(error)}{self._remedy()}") from None
+            raise StoreError(f"{self.url} cannot be {what}: {self._why(error)}") from None
 
-    def _remedy(self) -> str:
-        if not self.url.startswith("s3://"):
-            return ""
-        return (
-            "; check that the bucket exists, the endpoint and region, and the keys (AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, or --storage-option; skip_signature=true where none are needed)"
-        )
-
-
-def brief(error: Exception) -> str:
-    """The first line of an obstore error, without its debug dump."""
-    return str(error).partition("\n")[0].strip() or type(error).__name__
+    def _why(self, error: Exception) -> str:
+        service = SERVICES.get(ALIASES.get(scheme := urlsplit(self.url).scheme, scheme))
+        if service is None:
+            return brief(error)
+        if lacks_bucket(error):
+            return f"there is no such {service.place} ({brief(error)}); make it, or correct its name"
+        if without_credentials(error):
+            return (
+                f"no credentials were found, and this machine has no role that gives some; check {service.remedy}"
+            )
+        return f"{brief(error)}; check that the {service.place} exists, and {service.remedy}"
 
 
 def open_store(url: str | os.PathLike[str], options: Mapping[str, str] | None = None) -> Store:
-    """The store at a path, ``file://`` or ``s3://bucket/prefix`` URL; creates nothing and asks nothing yet.
+    """The store at a path or URL; creates nothing and asks nothing yet.
 
-    `options`: for S3 those of obstore's S3Store (``endpoint``, ``region``, ``access_key_id``,
-    ``skip_signature``, …); what is not given comes from the AWS environment variables. Raises StoreError for
-    an unknown scheme or option, a bucket without a prefix, or a local path that cannot be written.
+    URLs: ``file:///path``, ``s3://bucket/name.zarr``, ``gs://bucket/name.zarr``, ``az://container/name.zarr``
+    (``abfs://container@account.dfs.core.windows.net/name.zarr``), and ``memory://name``, which lives as long as
+    this process. `options`: those of `storage_options.SERVICES`; what is not given comes from the environment,
+    or from the machine's role. Raises StoreError for an unknown scheme or option, a bucket without a prefix, or
+    a local path that cannot be written.
     """
     url = os.fspath(url)
     parts = urlsplit(url)
     if parts.scheme in ("", "file"):
         path = Path(parts.path if parts.scheme == "file" else url).expanduser().absolute()
         return _local(url, path, options or {})
-    if parts.scheme == "s3":
-        return _s3(url, options or {})
+    if parts.scheme == "memory":
+        return _memory(parts, options or {})
+    service = ALIASES.get(parts.scheme, parts.scheme)
+    if service in CLOUD:
+        return _cloud(service, _checked(parts), options or {})
+    near = get_close_matches(parts.scheme, SCHEMES, n=1, cutoff=0.5)
+    hint = f" (did you mean {near[0]}?)" if near else ""
     raise StoreError(
-        f"unknown store scheme {parts.scheme!r} in {url}: give a path, or a URL with one of {', '.join(SCHEMES)}"
+        f"unknown store scheme {parts.scheme!r} in {_shown(parts)}: give a path, or a URL with one of "
+        f"{', '.join(SCHEMES)}{hint}"
     )
 
 
+def _shown(parts: SplitResult) -> str:
+    """A URL without what may be secret in it: a password, a query."""
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
 def _local(url: str, path: Path, options: Mapping[str, str]) -> Store:
-    if options:
-        raise StoreError(f"storage option {next(iter(options))!r} has no meaning for the local path {url}")
+    _no_options(url, options)
     if path == path.parent:
         raise StoreError(f"{url} is the root of a file system: give a directory for the output")
     existing = next(folder for folder in (path, *path.parents) if folder.exists())
@@ -204,26 +181,106 @@ def _local(url: str, path: Path, options: Mapping[str, str]) -> Store:
         raise StoreError(f"{existing} is a file: give a path to a directory, such as {path.name}.zarr beside it")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise StoreError(f"{url} cannot be written: no right to write in {existing}")
-    return Store(str(path), _Folder(path), _Folder(path.with_name(path.name + STATE_SUFFIX)))
+    return Store(str(path), Folder(path), Folder(path.with_name(path.name + STATE_SUFFIX)))
 
 
-def _s3(url: str, options: Mapping[str, str]) -> Store:
-    parts = urlsplit(url)
-    prefix = parts.path.strip("/")
-    if not parts.netloc or not prefix:
-        raise StoreError(f"{url} names no object prefix: give s3://bucket/some/name.zarr, never a bucket's root")
-    plain = {key.removeprefix("aws_"): value for key, value in options.items()}
-    config = {key: value for key, value in plain.items() if key not in CLIENT_OPTIONS}
-    client: Any = {key: value for key, value in plain.items() if key in CLIENT_OPTIONS}
-    endpoint = config.get("endpoint") or os.environ.get("AWS_ENDPOINT_URL", "")
-    if endpoint.startswith("http://"):
-        # Plain HTTP is for an S3 server of one's own, and saying its address says so.
-        client.setdefault("allow_http", "true")
+def _memory(parts: SplitResult, options: Mapping[str, str]) -> Store:
+    name = (parts.netloc + parts.path).strip("/")
+    _no_options(_shown(parts), options)
+    if not name:
+        raise StoreError(f"{_shown(parts)} names nothing: give memory://name")
+    return Store(f"memory://{name}", Memory(name), Memory(name + STATE_SUFFIX))
+
+
+def _no_options(url: str, options: Mapping[str, str]) -> None:
+    if options:
+        raise StoreError(f"storage option {next(iter(options))!r} has no meaning for {url}: leave it out")
+
+
+def _checked(parts: SplitResult) -> SplitResult:
+    """A URL of a service that names a prefix and holds nothing secret."""
+    user, at, _ = parts.netloc.rpartition("@")
+    if parts.query or parts.fragment or ":" in user or (at and parts.scheme not in ALIASES):
+        raise StoreError(
+            f"{_shown(parts)} comes with a user, query or fragment: credentials are given as storage options or in "
+            "the environment, never in a URL"
+        )
+    if not parts.netloc or not parts.path.strip("/"):
+        example = f"{parts.scheme}://{SERVICES[ALIASES.get(parts.scheme, parts.scheme)].place}/some/name.zarr"
+        raise StoreError(f"{_shown(parts)} names no object prefix: give {example}, never a bucket's root")
+    return parts
+
+
+def _cloud(name: str, parts: SplitResult, options: Mapping[str, str]) -> Store:
+    service, prefix = SERVICES[name], parts.path.strip("/")
+    place, account = _place_and_account(parts)
+    url = f"{parts.scheme}://{parts.netloc}/{prefix}"
+    settings = read_options(service, url, options)
+    if account:
+        settings.config.setdefault("account_name", account)
+    _complete(name, url, settings)
+    _allow_plain_http(service, settings)
     try:
         stores = [
-            S3Store(parts.netloc, prefix=name, client_options=client or None, config=config)  # pyright: ignore[reportArgumentType]
-            for name in (prefix, prefix + STATE_SUFFIX)
+            CLOUD[name](
+                place,
+                prefix=prefix + suffix,
+                config=settings.config,
+                client_options=settings.client or None,
+                retry_config=RETRY,
+            )
+            for suffix in ("", STATE_SUFFIX)
         ]
-    except BaseError as error:
-        raise StoreError(f"storage options for {url} cannot be used: {brief(error)}") from None
-    return Store(f"s3://{parts.netloc}/{prefix}", _Prefix(stores[0]), _Prefix(stores[1]))
+    except (BaseError, ValueError) as error:
+        # What stands in quotes may come from a key file.
+        why = re.sub(r"\"[^\"]*\"|`[^`]*`", "…", brief(error))
+        raise StoreError(f"{url} cannot be opened with these settings: {why}; check {service.remedy}") from None
+    return Store(url, Prefix(stores[0]), Prefix(stores[1]))
+
+
+def _place_and_account(parts: SplitResult) -> tuple[str, str]:
+    """Bucket or container; and the account where an ``abfs`` URL names it."""
+    place, at, host = parts.netloc.partition("@")
+    account, _, domain = host.partition(".")
+    if at and (not place or domain != "dfs.core.windows.net"):
+        raise StoreError(
+            f"{_shown(parts)} is not {parts.scheme}://container@account.dfs.core.windows.net/name.zarr: give that, "
+            "or az://container/name.zarr with the options account_name and endpoint"
+        )
+    return place, account
+
+
+def _complete(name: str, url: str, settings: Settings) -> None:
+    """Add what obstore does not find out itself: an AWS profile; that GCS takes no credentials."""
+    config = settings.config
+    anonymous = config.get("skip_signature", "").lower() == "true"
+    if name == "az" and (account := os.environ.get("AZURE_STORAGE_ACCOUNT_NAME")):
+        config.setdefault("account_name", account)  # obstore finds it as well, and panics when it shows the store
+    if "sas_key" in config:
+        config["sas_key"] = config["sas_key"].removeprefix("?")  # as the portal shows it
+    if name == "gs" and anonymous:
+        config.setdefault("service_account_key", NO_OAUTH)
+    if name != "s3":
+        return
+    keys_given = "access_key_id" in config or bool(os.environ.get("AWS_ACCESS_KEY_ID"))
+    profile = config.pop("profile", None)
+    if profile and "access_key_id" in config:
+        raise StoreError(f"both profile and access_key_id are given for {url}: give one of them")
+    if profile is None and not keys_given and not anonymous:
+        profile = os.environ.get("AWS_PROFILE")
+    if profile:
+        for key, value in read_profile(profile).items():
+            config.setdefault(key, value)
+    if "access_key_id" in config and "session_token" not in config and os.environ.get("AWS_SESSION_TOKEN"):
+        raise StoreError(
+            f"AWS_SESSION_TOKEN in the environment is not of the keys given for {url}: unset it, or give its own "
+            "as session_token"
+        )
+
+
+def _allow_plain_http(service: Service, settings: Settings) -> None:
+    """Plain HTTP is for a server of one's own, and saying its address says so."""
+    variables = (os.environ.get(variable, "") for variable in service.endpoint_variables)
+    endpoint = settings.config.get(service.endpoint) or next(filter(None, variables), "")
+    if endpoint.startswith("http://"):
+        settings.client.setdefault("allow_http", "true")

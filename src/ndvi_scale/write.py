@@ -16,6 +16,7 @@ from zarr.errors import ZarrUserWarning
 from ndvi_scale import cf
 from ndvi_scale.composite import fill_of
 from ndvi_scale.errors import StoreError
+from ndvi_scale.places import brief
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -49,14 +50,15 @@ def create_template(store: Store, plan: Plan) -> None:
         MARKER: {"version": version("ndvi-scale"), "plan": plan.id, "config": plan.config.as_dict()},
         "status": "incomplete",
     }
-    # Nothing is deleted here, ever: two drivers that begin at once must not wipe each other's regions.
-    group = zarr.open_group(store.zarr(), mode="a", zarr_format=plan.config.zarr_format, use_consolidated=False)
-    group.attrs.put(attributes)
-    for name, variable in cf.coordinates(plan).items():
-        array: Any = group[name] if name in group else _create(group, name, variable)
-        array[...] = variable.values
-    _create_ndvi(group, plan)
-    _consolidate(store, plan.config.zarr_format)
+    with store.reporting("written"):
+        # Nothing is deleted here, ever: two drivers that begin at once must not wipe each other's regions.
+        group = zarr.open_group(store.zarr(), mode="a", zarr_format=plan.config.zarr_format, use_consolidated=False)
+        group.attrs.put(attributes)
+        for name, variable in cf.coordinates(plan).items():
+            array: Any = group[name] if name in group else _create(group, name, variable)
+            array[...] = variable.values
+        _create_ndvi(group, plan)
+        _consolidate(store, plan.config.zarr_format)
 
 
 def _has_template(store: Store) -> bool:
@@ -110,7 +112,8 @@ def _named(group: zarr.Group, dims: tuple[str, ...], attrs: Mapping[str, Any]) -
 
 def open_arrays(store: Store) -> Mapping[str, zarr.Array[Any]]:
     """The variables that regions fill, by name, open for writing."""
-    return {"ndvi": _group(store, "r+")["ndvi"]}  # pyright: ignore[reportReturnType]
+    with store.reporting("opened"):
+        return {"ndvi": _group(store, "r+")["ndvi"]}  # pyright: ignore[reportReturnType]
 
 
 def object_name(plan: Plan, region: Region) -> str:
@@ -132,7 +135,7 @@ def write_region(
         try:
             arrays[name][region.layer, rows, columns] = values
         except Exception as error:
-            raise StoreError(f"region {tuple(region)} of {name} cannot be written: {error}") from error
+            raise StoreError(f"region {tuple(region)} of {name} cannot be written: {brief(error)}") from error
     return {name: checksum(values) for name, values in data.items()}
 
 
@@ -144,20 +147,22 @@ def checksum(values: NDArray[Any]) -> str:
 
 def finalise(store: Store, plan: Plan, summary: Mapping[str, Any]) -> None:
     """Say ``status: complete`` and what the run counted."""
-    group = _group(store, "r+")
-    marker = {**dict(group.attrs[MARKER]), **summary}  # pyright: ignore[reportArgumentType, reportCallIssue]
-    group.attrs.update({"status": "complete", MARKER: marker})
-    _consolidate(store, plan.config.zarr_format)
+    with store.reporting("written"):
+        group = _group(store, "r+")
+        marker = {**dict(group.attrs[MARKER]), **summary}  # pyright: ignore[reportArgumentType, reportCallIssue]
+        group.attrs.update({"status": "complete", MARKER: marker})
+        _consolidate(store, plan.config.zarr_format)
 
 
 def read_attributes(store: Store) -> dict[str, Any] | None:
     """Attributes of the group at a store, or None where there is none."""
     if store.data.existing() is None:
         return None
-    try:
-        return dict(_group(store, "r").attrs)
-    except FileNotFoundError:
-        return None
+    with store.reporting("read"):
+        try:
+            return dict(_group(store, "r").attrs)
+        except FileNotFoundError:
+            return None
 
 
 def store_digest(store: Store) -> str:
@@ -165,7 +170,11 @@ def store_digest(store: Store) -> str:
 
     Equal for two runs of one plan whatever the order, the workers, the kills between and the compression.
     """
-    group = _group(store, "r")
+    with store.reporting("read"):
+        return _digest(_group(store, "r"))
+
+
+def _digest(group: zarr.Group) -> str:
     digest = hashlib.sha256()
     digest.update(_canonical({key: value for key, value in group.attrs.items() if key not in VOLATILE}))
     for name, array in sorted(group.arrays()):
