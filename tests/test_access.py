@@ -20,7 +20,7 @@ from ndvi_scale.access import Opening, open_access, require_keys
 from ndvi_scale.errors import ConfigError, ReadError
 from ndvi_scale.lattice import Window
 from ndvi_scale.readers import READERS, open_reader
-from ndvi_scale.readers.gdal import with_access
+from ndvi_scale.readers.gdal import heard, with_access
 from ndvi_scale.sources import Access, Limits
 from test_readers import Stored, asset_of, cut, pixels, whole, write_cog
 
@@ -412,7 +412,17 @@ def test_no_secret_in_logs_and_messages(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level(logging.DEBUG)
+    monkeypatch.setattr(heard, "_shown_from", {})
+    for name in (
+        "",
+        "rasterio",
+        "rasterio._env",
+        "rasterio._err",
+        "rasterio._base",
+        "rasterio._io",
+        "rasterio.env",
+    ):
+        caplog.set_level(logging.DEBUG, logger=name)  # whatever a command line in this process has set
     monkeypatch.setitem(access._ANONYMOUS, "GDAL_HTTP_MAX_RETRY", "1")
     monkeypatch.setenv("CPL_DEBUG", "ON")
     monkeypatch.setenv("CDSE_ACCESS_KEY_ID", f"key-{CANARY}")

@@ -295,6 +295,27 @@ def test_where_warnings_are_not_heard_nothing_is_called_permanent(
         logging.disable(level)
 
 
+def test_warnings_are_heard_where_they_are_not_shown(
+    range_http: services.RangeServer, place: Path, cog: Stored, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """As the command line has it: rasterio may log errors only."""
+    monkeypatch.setattr(logging.getLogger("rasterio"), "level", logging.ERROR)
+    monkeypatch.setattr(logging.getLogger("rasterio._err"), "level", logging.NOTSET)
+    logging.getLogger("rasterio._err").manager._clear_cache()  # type: ignore[attr-defined]
+    href, path = served(range_http, place, cog)
+    reader = open_reader()
+    reader.read("item", asset_of(href, cog.shape), FIRST)
+    range_http.fail(path, 404)
+    with pytest.raises(ReadError) as caught:
+        reader.read("item", asset_of(href, cog.shape), Window(300, 0, 400, 900))
+    assert caught.value.permanent
+    assert "response_code" not in "".join(capsys.readouterr())
+    (place / "b.tif").write_bytes(cog.path.read_bytes()[: cog.path.stat().st_size // 2])
+    assert failing("rasterio", href.replace("a.tif", "b.tif"), window=whole(cog.shape)).permanent
+    monkeypatch.undo()
+    logging.getLogger("rasterio._err").manager._clear_cache()  # type: ignore[attr-defined]
+
+
 def test_a_failure_says_nothing_of_another_threads(
     range_http: services.RangeServer, place: Path, cog: Stored
 ) -> None:

@@ -244,11 +244,21 @@ class _Heard(logging.Filter):
     def __init__(self) -> None:
         super().__init__()
         self._local = threading.local()
+        self._shown_from: dict[str, int] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = without_queries(record.getMessage()), ()
         self._messages().append(record.msg)
-        return True
+        return record.levelno >= self._shown_from.get(record.name, 0)
+
+    def listen(self, name: str) -> None:
+        """Hear a logger's warnings; where they are not to be shown, as on the command line, they still are not."""
+        logger = logging.getLogger(name)
+        logger.addFilter(self)
+        level = logger.getEffectiveLevel()
+        if level > logging.WARNING:
+            self._shown_from[name] = level
+            logger.setLevel(logging.WARNING)
 
     def _messages(self) -> list[str]:
         return self._local.__dict__.setdefault("messages", [])
@@ -270,7 +280,9 @@ def _watch_logs() -> None:
     # Anew each time: modules of rasterio that are imported later log too. A filter is added once.
     names = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "rasterio"]
     for name in names:
-        logging.getLogger(name).addFilter(heard)
+        if name != "rasterio":
+            heard.listen(name)
+    logging.getLogger("rasterio").addFilter(heard)
 
 
 def without_queries(text: str) -> str:
