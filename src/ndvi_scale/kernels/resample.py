@@ -72,7 +72,7 @@ def warp(
 
 @numba.njit(nogil=True, error_model="numpy", cache=True)
 def _mean(total, count):
-    """Rounded half to even: a quotient of whole numbers below 2**48 is a half, or further from it than a rounding."""
+    """Rounded half to even. A mean DN is a half, or 2**-19 away from one: far more than a double's rounding."""
     return np.rint(np.float64(total) / np.float64(count))
 
 
