@@ -18,7 +18,17 @@ import pytest
 import zarr
 
 import runs
-from ndvi_scale import RunConfig, batch, build_plan, open_reader, open_store, parse_bbox, search_items, store_digest
+from ndvi_scale import (
+    RunConfig,
+    batch,
+    build_plan,
+    open_reader,
+    open_store,
+    output,
+    parse_bbox,
+    search_items,
+    store_digest,
+)
 from ndvi_scale.errors import PlanMismatchError, ReadError, StoreError
 from ndvi_scale.ledger import Ledger, finished, load_plan, save_plan
 from ndvi_scale.write import create_template, object_name, read_attributes
@@ -207,17 +217,17 @@ def test_never_more_regions_in_flight_than_asked(sandbox: Sandbox, tmp_path: Pat
 
 def test_other_parameters_are_refused_with_the_difference(sandbox: Sandbox, tmp_path: Path) -> None:
     plan, store = runs.finished_store(sandbox, tmp_path)
-    assert batch.begin(store, plan.config) is not None
+    assert output.begin(store, plan.config) is not None
     other = RunConfig(crs="EPSG:32631", chunk=128, mask=(0, 9))
     with pytest.raises(PlanMismatchError, match=r"chunk: 64 there, 128 asked.*--overwrite") as error:
-        batch.begin(store, other)
+        output.begin(store, other)
     assert len(error.value.differences) == 2
 
 
 def test_resuming_uses_the_frozen_plan(sandbox: Sandbox, tmp_path: Path) -> None:
     plan, store = runs.plan_of(sandbox), open_store(str(tmp_path / "ndvi.zarr"))
     save_plan(store, plan)
-    taken_up = batch.begin(store, plan.config)
+    taken_up = output.begin(store, plan.config)
     assert taken_up == plan
 
 
@@ -226,24 +236,24 @@ def test_a_foreign_folder_is_not_written_to(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "thesis.tex").write_text("years of work")
     with pytest.raises(StoreError, match="holds no run of ndvi-scale"):
-        batch.begin(open_store(str(folder)), RunConfig())
+        output.begin(open_store(str(folder)), RunConfig())
 
 
 @pytest.mark.parametrize("where", ["data", "state"])
 def test_overwrite_refuses_foreign_objects(sandbox: Sandbox, tmp_path: Path, where: str) -> None:
     _, store = runs.finished_store(sandbox, tmp_path)
-    batch.check_ours(store)
+    output.check_ours(store)
     folder = Path(store.url) if where == "data" else Path(store.url + ".run")
     (folder / "notes.txt").write_text("mine")
     with pytest.raises(StoreError, match=r"notes\.txt.*not deleted"):
-        batch.check_ours(store)
+        output.check_ours(store)
 
 
 def test_overwrite_refuses_a_store_without_our_plan(sandbox: Sandbox, tmp_path: Path) -> None:
     _, store = runs.finished_store(sandbox, tmp_path)
     shutil.rmtree(store.url + ".run")
     with pytest.raises(StoreError, match="bears no mark and plan"):
-        batch.check_ours(store)
+        output.check_ours(store)
 
 
 def test_two_drivers_do_not_mix_their_ledgers(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -291,12 +301,12 @@ def test_a_failing_store_stops_the_run_and_says_so(sandbox: Sandbox, tmp_path: P
 
 KILLED = """
 import sys
-from ndvi_scale import RunConfig, build_plan, open_reader, open_store, run_batch, search_items, thread_pool, batch
+from ndvi_scale import RunConfig, build_plan, open_reader, open_store, output, run_batch, search_items, thread_pool
 
 items, url, *options = sys.argv[1:]
 store = open_store(url, dict(option.split("=", 1) for option in options))
 config = RunConfig(crs="EPSG:32631", chunk=32)
-plan = batch.begin(store, config) or build_plan(search_items(items), config)
+plan = output.begin(store, config) or build_plan(search_items(items), config)
 print("started", flush=True)
 with thread_pool(2) as submit:
     report = run_batch(plan, store, submit, reader=open_reader(), in_flight=2)
@@ -393,13 +403,13 @@ def test_overwrite_knows_every_name_a_run_writes(sandbox: Sandbox, tmp_path: Pat
     _, store = runs.finished_store(sandbox, tmp_path)
     (Path(store.url) / name).write_text("mine")
     with pytest.raises(StoreError, match="which no run writes"):
-        batch.check_ours(store)
+        output.check_ours(store)
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
 def test_deleting_a_run_leaves_what_is_not_its_own(sandbox: Sandbox, tmp_path: Path, zarr_format: int) -> None:
     _, store = runs.finished_store(sandbox, tmp_path, zarr_format=zarr_format)
-    batch.check_ours(store)
+    output.check_ours(store)
     draft = Path(store.url) / "draft#1"  # object stores do not list such a name
     draft.write_text("mine")
     store.delete()

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ndvi_scale import guard, ledger, write
 from ndvi_scale.access import require_keys
-from ndvi_scale.config import RunConfig, config_differences
+from ndvi_scale.config import config_differences
 from ndvi_scale.errors import NdviScaleError, OffsetConflictError, PlanMismatchError, StoreError
 from ndvi_scale.estimate import default_workers, regions_in_flight
 from ndvi_scale.readers import Reader, Traffic, open_reader
@@ -25,13 +24,6 @@ if TYPE_CHECKING:
     from ndvi_scale.lattice import Region
     from ndvi_scale.plan import Plan
     from ndvi_scale.store import Store
-
-_STATE: Final = re.compile(r"plan\.json|items\.parquet|regions\.parquet|ledger/\d{8}\.jsonl")
-_DATA: Final = re.compile(
-    r"zarr\.json|\.zgroup|\.zattrs|\.zmetadata"
-    r"|(ndvi|time|time_bnds|x|y|spatial_ref)/(zarr\.json|\.zarray|\.zattrs|c(/\d+)*|\d+(\.\d+)*)"
-)
-"""Every name that a run writes, in Zarr format 3 and 2."""
 
 
 class Submit(Protocol):
@@ -65,48 +57,6 @@ class RunReport:
     """Regions that this run computed."""
     verdicts: tuple[guard.Verdict, ...] = ()
     """Whether the pixels agree with the offset, for each granule that a region saw, in mosaic order."""
-
-
-def begin(store: Store, config: RunConfig) -> Plan | None:
-    """The plan that an output was begun with, if it is the same run; None where nothing was begun.
-
-    Raises PlanMismatchError when the output was begun with other parameters, and StoreError when something
-    that is not ours lies there.
-    """
-    plan = ledger.load_plan(store)
-    if plan is None:
-        names = store.data_names() + _foreign(store.state_names(), _STATE)
-        if names:
-            raise StoreError(
-                f"{store.url} is not empty and holds no run of ndvi-scale ({names[0]}, …): give another output"
-            )
-        return None
-    if plan.config.digest() != config.digest():
-        differences = config_differences(plan.config, config)
-        raise PlanMismatchError(
-            f"{store.url} was made with other parameters ({'; '.join(differences)}): give the same ones to resume, "
-            "another output, or --overwrite",
-            differences=differences,
-        )
-    return plan
-
-
-def check_ours(store: Store) -> None:
-    """Make sure that an output and its state are a run of ours, whole or begun, and that nothing else is there.
-
-    An empty location passes. Raises StoreError when anything is foreign.
-    """
-    data, state = store.data_names(), store.state_names()
-    foreign = _foreign(data, _DATA) + _foreign(state, _STATE)
-    marked = not data or write.MARKER in (write.read_attributes(store) or {})
-    planned = not data or "plan.json" in state
-    if foreign or not (marked and planned):
-        what = f"holds {foreign[0]!r}, which no run writes" if foreign else "bears no mark and plan of ndvi-scale"
-        raise StoreError(f"{store.url} {what}: it is not deleted; give another output, or remove it by hand")
-
-
-def _foreign(names: Iterable[str], ours: re.Pattern[str]) -> list[str]:
-    return [name for name in names if not ours.fullmatch(name)]
 
 
 @contextmanager

@@ -9,7 +9,6 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -18,14 +17,13 @@ import click
 from ndvi_scale.errors import ConfigError, IncompleteRunError, NdviScaleError, ReadError, StoreError
 
 if TYPE_CHECKING:
-    import pystac
     from rich.console import Console
 
     from ndvi_scale.batch import RunReport
-    from ndvi_scale.config import RunConfig
     from ndvi_scale.estimate import Estimate
     from ndvi_scale.plan import Plan
     from ndvi_scale.readers import Reader
+    from ndvi_scale.settings import Settings
     from ndvi_scale.store import Store
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -124,19 +122,56 @@ def cli(context: click.Context, verbose: bool, traceback: bool) -> None:
 @click.option("--png", metavar="FILE", help="Draw the result.")
 def run(**flags: Any) -> None:
     """Compute NDVI of a region and date range into a Zarr store; the same command again resumes."""
-    from ndvi_scale import batch
+    from ndvi_scale import output
+    from ndvi_scale.settings import settings_of
 
-    job = _job(flags)
-    store = job.store()
+    settings = settings_of(flags)
+    if settings.config.grid == "per-zone":
+        _run_zones(settings, flags)
+        return
+    store = settings.store()
     plan = None
     if flags["overwrite"]:
-        batch.check_ours(store)
+        output.check_ours(store)
     else:
-        plan = batch.begin(store, job.config)
-    _run(plan or job.build_plan(), store, flags, resumed=plan is not None)
+        plan = output.begin(store, settings.config)
+    outcome = _run(plan or settings.build_plan(), store, flags, resumed=plan is not None)
+    _conclude(outcome, store)
 
 
-def _run(plan: Plan, store: Store, flags: Mapping[str, Any], *, resumed: bool) -> None:
+def _run_zones(settings: Settings, flags: Mapping[str, Any]) -> None:
+    """Every zone in turn; what fails in one does not keep the others from running."""
+    from ndvi_scale import output, write
+
+    root = settings.store()
+    plans: dict[str, Plan] = {}
+    if flags["overwrite"]:
+        output.check_ours(root)
+    else:
+        plans = output.begin_zones(root, settings.config, settings.store)
+    resumed = bool(plans)
+    if not resumed:
+        plans = settings.build_plans()
+        for plan in plans.values():
+            _in_flight(plan, flags)
+        if flags["overwrite"]:
+            root.delete()  # last: whatever can be refused was refused before
+        output.freeze_zones(root, plans, settings.store)
+    write.create_root(root, plans)
+    kept = {**flags, "overwrite": False}
+    outcomes = {}
+    for name, plan in plans.items():
+        picture = _picture_of_zone(flags["png"], name)
+        outcomes[name] = _run(plan, settings.store(name), {**kept, "png": picture}, resumed=resumed)
+    for name, outcome in outcomes.items():
+        _conclude(outcome, settings.store(name))
+
+
+def _picture_of_zone(path: str | None, name: str) -> str | None:
+    return str(Path(path).with_stem(f"{Path(path).stem}-{name}")) if path and name else path
+
+
+def _run(plan: Plan, store: Store, flags: Mapping[str, Any], *, resumed: bool) -> RunReport:
     from ndvi_scale import batch, report
     from ndvi_scale.readers import open_reader
 
@@ -167,7 +202,7 @@ def _run(plan: Plan, store: Store, flags: Mapping[str, Any], *, resumed: bool) -
     _warn(outcome, console)
     if flags.get("png"):
         _draw(store, flags["png"], console)
-    _conclude(outcome, store, console)
+    return outcome
 
 
 def _estimate(plan: Plan, reader: Reader) -> Estimate | None:
@@ -190,7 +225,7 @@ def _warn(outcome: RunReport, console: Console) -> None:
         console.print(f"[bold yellow]Warning:[/] {escape(line)}", soft_wrap=True)
 
 
-def _conclude(outcome: RunReport, store: Store, console: Console) -> None:
+def _conclude(outcome: RunReport, store: Store) -> None:
     if outcome.failed:
         region, why = next(iter(outcome.failed.items()))
         raise IncompleteRunError(
@@ -201,7 +236,7 @@ def _conclude(outcome: RunReport, store: Store, console: Console) -> None:
         )
     # Opening a bucket by URL would need another library; our own store object opens both.
     opened = f'"{store.url}"' if "://" not in store.url else f'open_store("{store.url}").zarr(read_only=True)'
-    console.print(f'[bold green]Done.[/] {store.url}   xarray.open_zarr({opened})["ndvi"]', soft_wrap=True)
+    _console().print(f'[bold green]Done.[/] {store.url}   xarray.open_zarr({opened})["ndvi"]', soft_wrap=True)
 
 
 def _draw(store: Store, path: str, console: Console) -> None:
@@ -221,24 +256,40 @@ def _draw(store: Store, path: str, console: Console) -> None:
 @json_option
 def plan(**flags: Any) -> None:
     """Show what a run would read, compute and write, and what it would cost."""
-    from ndvi_scale import batch, ledger, report
+    from ndvi_scale import ledger, output
+    from ndvi_scale.settings import settings_of
+
+    settings = settings_of(flags)
+    zones = settings.config.grid == "per-zone"
+    begun = False
+    if flags["save"] and zones:
+        begun = bool(output.begin_zones(settings.store(), settings.config, settings.store))
+    elif flags["save"]:
+        begun = output.begin(settings.store(), settings.config) is not None
+    plans = settings.build_plans() if zones else {"": settings.build_plan()}
+    _show_plans(plans, flags)
+    if flags["save"] and not begun:
+        if zones:
+            output.freeze_zones(settings.store(), plans, settings.store)
+        else:
+            ledger.save_plan(settings.store(), plans[""])
+
+
+def _show_plans(plans: Mapping[str, Plan], flags: Mapping[str, Any]) -> None:
+    from ndvi_scale import report
     from ndvi_scale.readers import open_reader
 
-    job = _job(flags)
-    store = job.store() if flags["save"] else None
-    if store is not None:
-        batch.begin(store, job.config)
-    built = job.build_plan()
-    estimate = _estimate(built, open_reader(flags["reader"]))
+    console, facts = _console(), {}
+    for name, plan in plans.items():
+        estimate = _estimate(plan, open_reader(flags["reader"]))
+        facts[name] = report.plan_json(plan, estimate)
+        if flags["as_json"]:
+            continue
+        console.print(report.plan_table(plan, estimate, _in_flight(plan, flags)))
+        if plan.dropped:
+            console.print(report.dropped_table(plan))
     if flags["as_json"]:
-        click.echo(json.dumps(report.plan_json(built, estimate), indent=1))
-    else:
-        console = _console()
-        console.print(report.plan_table(built, estimate, _in_flight(built, flags)))
-        if built.dropped:
-            console.print(report.dropped_table(built))
-    if store is not None and ledger.load_plan(store) is None:
-        ledger.save_plan(store, built)
+        click.echo(json.dumps(facts.get("", facts), indent=1))
 
 
 @cli.command()
@@ -249,8 +300,9 @@ def search(**flags: Any) -> None:
     """Find items, and list or save them."""
     from ndvi_scale import report
     from ndvi_scale.item_files import save_items
+    from ndvi_scale.settings import settings_of
 
-    found = _job(flags).find_items()
+    found = settings_of(flags).find_items()
     if flags["save"]:
         save_items(found, flags["save"])
     if flags["as_json"]:
@@ -283,16 +335,20 @@ def status(url: str, storage: tuple[str, ...], as_json: bool) -> None:
     from ndvi_scale import batch, report
     from ndvi_scale.write import read_attributes
 
-    store, plan = _existing_run(url, storage)
-    outcome = batch.read_report(plan, store)
+    console, facts = _console(), {}
+    for name, (store, plan) in _existing_runs(url, storage).items():
+        outcome = batch.read_report(plan, store)
+        facts[name] = report.report_json(outcome)
+        if as_json:
+            continue
+        if name:
+            console.print(f"[bold]{name}[/]")
+        console.print(report.run_table(outcome, None))
+        _warn(outcome, console)
+        complete = (read_attributes(store) or {}).get("status") == "complete"
+        console.print("[green]complete[/]" if complete else "[yellow]incomplete[/]: the same `run` takes it up")
     if as_json:
-        click.echo(json.dumps(report.report_json(outcome), indent=1))
-        return
-    console = _console()
-    console.print(report.run_table(outcome, None))
-    _warn(outcome, console)
-    complete = (read_attributes(store) or {}).get("status") == "complete"
-    console.print("[green]complete[/]" if complete else "[yellow]incomplete[/]: the same `run` takes it up")
+        click.echo(json.dumps(facts.get("", facts), indent=1))
 
 
 @cli.command()
@@ -303,10 +359,24 @@ def status(url: str, storage: tuple[str, ...], as_json: bool) -> None:
 @json_option
 def info(url: str, storage: tuple[str, ...], digest: bool, png: str | None, as_json: bool) -> None:
     """Describe an output: grid, days, items, offsets, size."""
+    from ndvi_scale import report
+
+    console, facts = _console(), {}
+    for name, (store, plan) in _existing_runs(url, storage).items():
+        facts[name] = _facts(store, plan, digest=digest)
+        if not as_json:
+            console.print(report.plan_table(plan, None, 1))
+            console.print(report.info_table(facts[name]))
+        if png:
+            _draw(store, _picture_of_zone(png, name) or png, console)
+    if as_json:
+        click.echo(json.dumps(facts.get("", facts), indent=1))
+
+
+def _facts(store: Store, plan: Plan, *, digest: bool) -> dict[str, Any]:
     from ndvi_scale import batch, report
     from ndvi_scale.write import read_attributes, store_digest
 
-    store, plan = _existing_run(url, storage)
     facts = report.plan_json(plan, None)
     facts["status"] = (read_attributes(store) or {}).get("status", "no pixels yet")
     facts["objects"], facts["stored_bytes"] = store.data_size()
@@ -314,14 +384,7 @@ def info(url: str, storage: tuple[str, ...], digest: bool, png: str | None, as_j
     facts["offset_guard"] = report.guard_json(batch.read_report(plan, store))
     if digest:
         facts["store_digest"] = store_digest(store)
-    if as_json:
-        click.echo(json.dumps(facts, indent=1))
-    else:
-        console = _console()
-        console.print(report.plan_table(plan, None, 1))
-        console.print(report.info_table(facts))
-    if png:
-        _draw(store, png, _console())
+    return facts
 
 
 @cli.command()
@@ -387,130 +450,43 @@ def sandbox(directory: Path, seed: int, size: int, full: bool, dates: int) -> No
 @where_options
 def demo(directory: Path, size: int, **flags: Any) -> None:
     """Make a sandbox, run on it, check the result against the known NDVI, and draw it."""
-    from ndvi_scale import batch
+    from ndvi_scale import output
     from ndvi_scale.demo import check_truth
     from ndvi_scale.sandbox import make_sandbox
+    from ndvi_scale.settings import Settings
 
     console = _console()
     with console.status("making a sandbox") as spinner:
         made = make_sandbox(directory / "sandbox", size=size, on_progress=spinner.update)
-    settings = {
+    values = {
         "catalog": str(made.catalog),
         "bbox": ",".join(f"{degrees:.5f}" for degrees in made.bbox),
         "datetime": made.datetime,
         "out": str(directory / "ndvi.zarr"),
     }
-    job = Job.from_settings(settings)
-    store = job.store()
-    plan = batch.begin(store, job.config)
+    settings = Settings.from_values(values)
+    store = settings.store()
+    plan = output.begin(store, settings.config)
     resumed = plan is not None
-    _run(plan or job.build_plan(), store, {**flags, "png": str(directory / "ndvi.png")}, resumed=resumed)
+    flags["png"] = str(directory / "ndvi.png")
+    _conclude(_run(plan or settings.build_plan(), store, flags, resumed=resumed), store)
     console.print(check_truth(store, made), soft_wrap=True)
 
 
-@dataclass(frozen=True)
-class Job:
-    """Settings of one command, from its flags and its TOML file."""
-
-    config: RunConfig
-    items: str | None
-    out: str | None
-    storage: tuple[str, ...]
-    search_cache: str | None = None
-
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any], storage: tuple[str, ...] = ()) -> Job:
-        """Sort settings into what is computed, from which items, and where to."""
-        from ndvi_scale.config import make_config
-
-        values = dict(settings)
-        items, out, cache = (values.pop(name, None) for name in ("items", "out", "search_cache"))
-        if items and values.get("catalog"):
-            raise ConfigError("both items and catalog given: items come from one or the other")
-        if items:
-            values["catalog"] = _items_digest(Path(items))
-        elif not values.get("catalog"):
-            raise ConfigError("no catalog given: use --catalog NAME|URL|PATH, or --items FILE")
-        elif Path(values["catalog"]).exists():
-            values["catalog"] = str(Path(values["catalog"]).resolve())
-        return cls(make_config(values), items, out, storage, cache)
-
-    def find_items(self) -> list[pystac.Item]:
-        """Search the catalog, or take the saved items that fit."""
-        from ndvi_scale.search import search_items
-
-        config = self.config
-        return search_items(
-            self.items or config.catalog,
-            aoi=config.aoi,
-            datetime=config.datetime,
-            cloud_cover=config.cloud_cover,
-            collection=config.collection,
-            cache=self.search_cache,
-        )
-
-    def build_plan(self) -> Plan:
-        """Search and freeze."""
-        from ndvi_scale.plan import build_plan
-
-        return build_plan(self.find_items(), self.config)
-
-    def store(self) -> Store:
-        """The output."""
-        if not self.out:
-            raise ConfigError("no output given: use --out PATH, or --out URL such as s3://bucket/name.zarr")
-        return _open_store(self.out, self.storage)
-
-
-def _items_digest(path: Path) -> str:
-    """What stands for saved items in a configuration: other contents are another run."""
-    import hashlib
-
-    try:
-        return f"items {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: the items cannot be read ({error.strerror}): save some with `search --save`"
-        ) from None
-
-
-def _job(flags: Mapping[str, Any]) -> Job:
-    from dataclasses import fields
-
-    from ndvi_scale.config import NOT_COMPUTED, RunConfig, read_config
-
-    names = {field.name for field in fields(RunConfig)} | NOT_COMPUTED
-    given = {name: value for name, value in flags.items() if name in names and value not in (None, ())}
-    if flags.get("no_clip"):
-        given["clip"] = False
-    settings = read_config(Path(flags["config"])) if flags["config"] else {}
-    for one, other in (("bbox", "aoi"), ("aoi", "bbox"), ("items", "catalog"), ("catalog", "items")):
-        if one in given:
-            settings.pop(other, None)
-    return Job.from_settings({**settings, **given}, flags.get("storage", ()))
-
-
-def _open_store(url: str, storage: tuple[str, ...]) -> Store:
-    from ndvi_scale.store import open_store
-
-    if url.startswith("memory:"):
-        raise ConfigError(f"{url} would be gone when this command ends: give a path or a bucket's URL")
-    for number, option in enumerate(storage, 1):
-        if not option.partition("=")[0] or "=" not in option:  # not shown: it may be a secret
-            raise ConfigError(
-                f"--storage-option number {number} is not KEY=VALUE, such as endpoint=http://127.0.0.1:8333"
-            )
-    return open_store(url, dict(option.split("=", 1) for option in storage))
-
-
-def _existing_run(url: str, storage: tuple[str, ...]) -> tuple[Store, Plan]:
+def _existing_runs(url: str, storage: tuple[str, ...]) -> dict[str, tuple[Store, Plan]]:
+    """Runs at a location by group: one named "", or those of the zones."""
     from ndvi_scale.ledger import load_plan
+    from ndvi_scale.output import zones_of
+    from ndvi_scale.settings import open_output
 
-    store = _open_store(url, storage)
-    plan = load_plan(store)
-    if plan is None:
-        raise StoreError(f"{store.url} holds no run of ndvi-scale: give the --out of a run")
-    return store, plan
+    runs = {}
+    for name in zones_of(open_output(url, storage)) or [""]:
+        store = open_output(url, storage, name)
+        plan = load_plan(store)
+        if plan is None:
+            raise StoreError(f"{store.url} holds no run of ndvi-scale: give the --out of a run")
+        runs[name] = store, plan
+    return runs
 
 
 def _in_flight(plan: Plan, flags: Mapping[str, Any]) -> int:

@@ -98,6 +98,8 @@ def _panel(axis: Axes, layer: xr.DataArray) -> Any:
 
 
 def _course(axis: Axes, layers: xr.DataArray) -> None:
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
     flat = layers.values.reshape(layers.sizes["time"], -1)
     seen = [values[np.isfinite(values)] for values in flat]
     shown = [i for i, values in enumerate(seen) if values.size]
@@ -107,6 +109,9 @@ def _course(axis: Axes, layers: xr.DataArray) -> None:
     axis.plot(days, quartiles[:, 1], color="#3d8a3a", marker="o", markersize=4, linewidth=1.4)
     axis.set_ylabel("NDVI of valid pixels\nmedian and quartiles", fontsize=8)
     axis.set_ylim(min(0.0, quartiles.min(initial=0.0)), 1)
+    locator = AutoDateLocator(maxticks=8)
+    axis.xaxis.set_major_locator(locator)
+    axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     axis.tick_params(labelsize=8)
     axis.grid(visible=True, color="#dddddd", linewidth=0.6)
     axis.set_axisbelow(True)

@@ -95,7 +95,9 @@ def plan_table(plan: Plan, estimate: Estimate | None, in_flight: int) -> Table:
     layers, height, width = plan.shape
     geobox = plan.lattice.geobox
     table = _grid("Plan")
-    table.add_row("items", f"{len(plan.granules)} used, {len(plan.dropped)} dropped")
+    spares = {spare.id for spares in plan.spares.values() for spare in spares}
+    reserve = f", {len(spares)} of them in reserve" if spares else ""
+    table.add_row("items", f"{len(plan.granules)} used, {len(plan.dropped)} dropped{reserve}")
     table.add_row("days", f"{layers}, {plan.days[0]} to {plan.days[-1]}")
     table.add_row("grid", f"{height} x {width} pixels of {geobox.resolution.x:g} m, {plan_crs(plan)}")
     table.add_row(

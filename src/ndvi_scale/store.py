@@ -140,8 +140,8 @@ class Store:
         return f"{brief(error)}; check that the {service.place} exists, and {service.remedy}"
 
 
-def open_store(url: str | os.PathLike[str], options: Mapping[str, str] | None = None) -> Store:
-    """The store at a path or URL; creates nothing and asks nothing yet.
+def open_store(url: str | os.PathLike[str], options: Mapping[str, str] | None = None, *, group: str = "") -> Store:
+    """The store at a path or URL, or a group in it; creates nothing and asks nothing yet.
 
     URLs: ``file:///path``, ``s3://bucket/name.zarr``, ``gs://bucket/name.zarr``, ``az://container/name.zarr``
     (``abfs://container@account.dfs.core.windows.net/name.zarr``), and ``memory://name``, which lives as long as
@@ -151,14 +151,15 @@ def open_store(url: str | os.PathLike[str], options: Mapping[str, str] | None = 
     """
     url = os.fspath(url)
     parts = urlsplit(url)
+    below = f"/{group}" if group else ""
     if parts.scheme in ("", "file"):
         path = Path(parts.path if parts.scheme == "file" else url).expanduser().absolute()
-        return _local(url, path, options or {})
+        return _local(url, path, options or {}, below)
     if parts.scheme == "memory":
-        return _memory(parts, options or {})
+        return _memory(parts, options or {}, below)
     service = ALIASES.get(parts.scheme, parts.scheme)
     if service in CLOUD:
-        return _cloud(service, _checked(parts), options or {})
+        return _cloud(service, _checked(parts), options or {}, below)
     near = get_close_matches(parts.scheme, SCHEMES, n=1, cutoff=0.5)
     hint = f" (did you mean {near[0]}?)" if near else ""
     raise StoreError(
@@ -172,7 +173,7 @@ def _shown(parts: SplitResult) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def _local(url: str, path: Path, options: Mapping[str, str]) -> Store:
+def _local(url: str, path: Path, options: Mapping[str, str], below: str) -> Store:
     _no_options(url, options)
     if path == path.parent:
         raise StoreError(f"{url} is the root of a file system: give a directory for the output")
@@ -181,15 +182,16 @@ def _local(url: str, path: Path, options: Mapping[str, str]) -> Store:
         raise StoreError(f"{existing} is a file: give a path to a directory, such as {path.name}.zarr beside it")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise StoreError(f"{url} cannot be written: no right to write in {existing}")
-    return Store(str(path), Folder(path), Folder(path.with_name(path.name + STATE_SUFFIX)))
+    state = path.with_name(path.name + STATE_SUFFIX)
+    return Store(f"{path}{below}", Folder(Path(f"{path}{below}")), Folder(Path(f"{state}{below}")))
 
 
-def _memory(parts: SplitResult, options: Mapping[str, str]) -> Store:
+def _memory(parts: SplitResult, options: Mapping[str, str], below: str) -> Store:
     name = (parts.netloc + parts.path).strip("/")
     _no_options(_shown(parts), options)
     if not name:
         raise StoreError(f"{_shown(parts)} names nothing: give memory://name")
-    return Store(f"memory://{name}", Memory(name), Memory(name + STATE_SUFFIX))
+    return Store(f"memory://{name}{below}", Memory(name + below), Memory(name + STATE_SUFFIX + below))
 
 
 def _no_options(url: str, options: Mapping[str, str]) -> None:
@@ -211,7 +213,7 @@ def _checked(parts: SplitResult) -> SplitResult:
     return parts
 
 
-def _cloud(name: str, parts: SplitResult, options: Mapping[str, str]) -> Store:
+def _cloud(name: str, parts: SplitResult, options: Mapping[str, str], below: str) -> Store:
     service, prefix = SERVICES[name], parts.path.strip("/")
     place, account = _place_and_account(parts)
     url = f"{parts.scheme}://{parts.netloc}/{prefix}"
@@ -224,7 +226,7 @@ def _cloud(name: str, parts: SplitResult, options: Mapping[str, str]) -> Store:
         stores = [
             CLOUD[name](
                 place,
-                prefix=prefix + suffix,
+                prefix=prefix + suffix + below,
                 config=settings.config,
                 client_options=settings.client or None,
                 retry_config=RETRY,
@@ -235,7 +237,7 @@ def _cloud(name: str, parts: SplitResult, options: Mapping[str, str]) -> Store:
         # What stands in quotes may come from a key file.
         why = re.sub(r"\"[^\"]*\"|`[^`]*`", "…", brief(error))
         raise StoreError(f"{url} cannot be opened with these settings: {why}; check {service.remedy}") from None
-    return Store(url, Prefix(stores[0]), Prefix(stores[1]))
+    return Store(url + below, Prefix(stores[0]), Prefix(stores[1]))
 
 
 def _place_and_account(parts: SplitResult) -> tuple[str, str]:

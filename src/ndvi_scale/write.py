@@ -61,6 +61,23 @@ def create_template(store: Store, plan: Plan) -> None:
         _consolidate(store, plan.config.zarr_format)
 
 
+def create_root(store: Store, plans: Mapping[str, Plan]) -> None:
+    """Write the group that holds the groups of zones, which `xarray.open_datatree` opens. Raises StoreError."""
+    plan = next(iter(plans.values()))
+    with store.reporting("written"):
+        group = zarr.open_group(store.zarr(), mode="a", zarr_format=plan.config.zarr_format, use_consolidated=False)
+        group.attrs.put(
+            {
+                "Conventions": "CF-1.11",
+                "title": "Sentinel-2 NDVI, one group a UTM zone",
+                MARKER: {
+                    "version": version("ndvi-scale"),
+                    "zones": {name: plans[name].id for name in sorted(plans)},
+                },
+            }
+        )
+
+
 def _has_template(store: Store) -> bool:
     try:
         return "ndvi" in _group(store, "r")

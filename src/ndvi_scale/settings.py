@@ -1,0 +1,121 @@
+"""Settings of one command, from its flags and its TOML file: what to compute, from which items, and where to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ndvi_scale.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pystac
+
+    from ndvi_scale.config import RunConfig
+    from ndvi_scale.plan import Plan
+    from ndvi_scale.store import Store
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a command was asked for."""
+
+    config: RunConfig
+    items: str | None
+    out: str | None
+    storage: tuple[str, ...]
+    search_cache: str | None = None
+
+    @classmethod
+    def from_values(cls, settings: Mapping[str, Any], storage: tuple[str, ...] = ()) -> Settings:
+        """Sort settings into what is computed, from which items, and where to."""
+        from ndvi_scale.config import make_config
+
+        values = dict(settings)
+        items, out, cache = (values.pop(name, None) for name in ("items", "out", "search_cache"))
+        if items and values.get("catalog"):
+            raise ConfigError("both items and catalog given: items come from one or the other")
+        if items:
+            values["catalog"] = _items_digest(Path(items))
+        elif not values.get("catalog"):
+            raise ConfigError("no catalog given: use --catalog NAME|URL|PATH, or --items FILE")
+        elif Path(values["catalog"]).exists():
+            values["catalog"] = str(Path(values["catalog"]).resolve())
+        return cls(make_config(values), items, out, storage, cache)
+
+    def find_items(self) -> list[pystac.Item]:
+        """Search the catalog, or take the saved items that fit."""
+        from ndvi_scale.search import search_items
+
+        config = self.config
+        return search_items(
+            self.items or config.catalog,
+            aoi=config.aoi,
+            datetime=config.datetime,
+            cloud_cover=config.cloud_cover,
+            collection=config.collection,
+            cache=self.search_cache,
+        )
+
+    def build_plan(self) -> Plan:
+        """Search and freeze."""
+        from ndvi_scale.plan import build_plan
+
+        return build_plan(self.find_items(), self.config)
+
+    def build_plans(self) -> dict[str, Plan]:
+        """Search and freeze, a plan of every zone."""
+        from ndvi_scale.plan import build_plans
+
+        return build_plans(self.find_items(), self.config)
+
+    def store(self, group: str = "") -> Store:
+        """The output, or a group in it."""
+        if not self.out:
+            raise ConfigError("no output given: use --out PATH, or --out URL such as s3://bucket/name.zarr")
+        return open_output(self.out, self.storage, group)
+
+
+def _items_digest(path: Path) -> str:
+    """What stands for saved items in a configuration: other contents are another run."""
+    import hashlib
+
+    try:
+        return f"items {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: the items cannot be read ({error.strerror}): save some with `search --save`"
+        ) from None
+
+
+def settings_of(flags: Mapping[str, Any]) -> Settings:
+    """Settings from flags, and from the file that they name; flags win. Raises ConfigError."""
+    from dataclasses import fields
+
+    from ndvi_scale.config import NOT_COMPUTED, RunConfig, read_config
+
+    names = {field.name for field in fields(RunConfig)} | NOT_COMPUTED
+    given = {name: value for name, value in flags.items() if name in names and value not in (None, ())}
+    if flags.get("no_clip"):
+        given["clip"] = False
+    settings = read_config(Path(flags["config"])) if flags["config"] else {}
+    for one, other in (("bbox", "aoi"), ("aoi", "bbox"), ("items", "catalog"), ("catalog", "items")):
+        if one in given:
+            settings.pop(other, None)
+    return Settings.from_values({**settings, **given}, flags.get("storage", ()))
+
+
+def open_output(url: str, storage: tuple[str, ...], group: str = "") -> Store:
+    """The store at a URL with options as flags give them, ``KEY=VALUE``. Raises ConfigError and StoreError."""
+    from ndvi_scale.store import open_store
+
+    if url.startswith("memory:"):
+        raise ConfigError(f"{url} would be gone when this command ends: give a path or a bucket's URL")
+    for number, option in enumerate(storage, 1):
+        if not option.partition("=")[0] or "=" not in option:  # not shown: it may be a secret
+            raise ConfigError(
+                f"--storage-option number {number} is not KEY=VALUE, such as endpoint=http://127.0.0.1:8333"
+            )
+    return open_store(url, dict(option.split("=", 1) for option in storage), group=group)
