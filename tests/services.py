@@ -26,6 +26,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 from urllib.error import HTTPError
 from urllib.parse import unquote, urlencode, urlsplit
@@ -200,11 +201,17 @@ def _swept_sockets() -> Iterator[list[int]]:
                 left.unlink(missing_ok=True)
 
 
-def _weed_command(weed: str, directory: Path, sockets: Path, ports: Sequence[int]) -> list[str]:
+def _weed_command(
+    weed: str,
+    directory: Path,
+    sockets: Path,
+    ports: Sequence[int],
+    who: Mapping[str, object] = MappingProxyType(_WEED_IDENTITIES),
+) -> list[str]:
     flags = [_port_flags(part, ports[2 * at : 2 * at + 2]) for at, part in enumerate(_WEED_PARTS)]
     data, identities = directory / "data", directory / "identities.json"
     data.mkdir(parents=True, exist_ok=True)
-    identities.write_text(json.dumps(_WEED_IDENTITIES), encoding="utf-8")
+    identities.write_text(json.dumps(dict(who)), encoding="utf-8")
     fixed = [
         f"-dir={data}",
         "-ip=127.0.0.1",

@@ -23,7 +23,17 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-NEEDS_MORE = ("earth-search", "example.org", "s3://", "gs://", "az://", "abfs://", "demo", "sandbox sandbox")
+NEEDS_MORE = (
+    "earth-search",
+    "cdse",
+    "example.org",
+    "s3://",
+    "gs://",
+    "az://",
+    "abfs://",
+    "demo",
+    "sandbox sandbox",
+)
 """Commands with one of these need a network, a bucket or minutes, or make the sandbox that is there already."""
 
 

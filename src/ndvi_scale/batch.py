@@ -11,6 +11,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ndvi_scale import guard, ledger, write
+from ndvi_scale.access import require_keys
 from ndvi_scale.config import config_differences
 from ndvi_scale.errors import NdviScaleError, OffsetConflictError, PlanMismatchError, StoreError
 from ndvi_scale.estimate import default_workers, regions_in_flight
@@ -86,10 +87,12 @@ def run_batch(
     `reader`: what reads the assets, rasterio by default. `in_flight`: by default what fits the free memory.
     Freezes the plan if the store has none; resumes from the ledger if it has. A region that fails is reported
     and the others go on; the store is then left ``incomplete``. `on_done` is called in this thread after each
-    region. Raises StoreError when the store itself fails, and with `strict` OffsetConflictError as soon as the
-    pixels of a granule contradict its offset; both after noting what is done.
+    region. Raises ConfigError where keys to read with are missing, before anything is written, StoreError when the
+    store itself fails, and with `strict` OffsetConflictError as soon as the pixels of a granule contradict its
+    offset; both after noting what is done.
     """
     started = time.perf_counter()
+    require_keys(plan.hrefs())
     in_flight = in_flight or regions_in_flight(plan)
     _freeze(plan, store)
     write.create_template(store, plan)

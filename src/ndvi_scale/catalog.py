@@ -21,6 +21,7 @@ import pystac
 from pystac.errors import STACError
 
 from ndvi_scale.errors import SearchError
+from ndvi_scale.hrefs import is_remote, refusal, refused_asset, unsigned
 from ndvi_scale.web import TIMEOUT_S, answers, is_url, shown
 
 if TYPE_CHECKING:
@@ -64,7 +65,9 @@ def is_parquet(where: str) -> bool:
 
 
 def absolute_href(href: str, base: str) -> str:
-    """`href` as seen from the file or page `base`."""
+    """`href` as seen from the file or page `base`; an empty one, which points nowhere, stays empty."""
+    if not href:
+        return href
     if is_url(base):
         return urljoin(base, href)
     if "://" in href or Path(href).is_absolute():
@@ -134,11 +137,11 @@ def linked_items(document: Json, base: str, web: StacApiIO) -> Iterator[pystac.I
             linked: dict[str, None] = {}
             for found, where in level:
                 if found.get("type") == "Feature":
-                    yield to_item(found, where, own_file=True)
+                    yield to_item(found, where, own_file=True, origin=base)
                 elif found.get("type") == "FeatureCollection":
-                    yield from (to_item(feature, where) for feature in _features(found, where))
+                    yield from (to_item(feature, where, origin=base) for feature in _features(found, where))
                 else:
-                    linked.update(dict.fromkeys(_children(found, where)))
+                    linked.update(dict.fromkeys(_followed(_children(found, where), where, base)))
             hrefs = [href for href in linked if href not in seen]
             seen.update(hrefs)
             level = list(zip(pool.map(partial(read_json, web=web), hrefs), hrefs, strict=True))
@@ -177,18 +180,30 @@ def _children(document: Json, where: str) -> list[str]:
     return hrefs
 
 
+def _followed(hrefs: list[str], where: str, base: str) -> list[str]:
+    """The links themselves, once none leads from a remote catalog to this machine."""
+    remote = is_remote(base) or is_remote(where)
+    for href in hrefs:
+        if why := refusal(href, remote=remote):
+            raise SearchError(f"{shown(where)}: links to {shown(href)}, and {why}. Download the catalog to use it.")
+    return hrefs
+
+
 def links_of(document: Json, where: str) -> list[Json]:
     """Links of any STAC document, with absolute hrefs."""
     with answers(where):
         return [{**link, "href": absolute_href(link["href"], where)} for link in document.get("links") or []]
 
 
-def to_item(feature: Json, base: str, *, own_file: bool = False) -> pystac.Item:
-    """Make the item and its absolute hrefs; `base` is where it was read, its self link if `own_file`."""
+def to_item(feature: Json, base: str, *, own_file: bool = False, origin: str = "") -> pystac.Item:
+    """Make the item and its absolute, unsigned hrefs; `base` is where it was read, its self link if `own_file`.
+
+    `origin` is the file or server whose word the item is, where that is not `base`. An asset that may not be read
+    (see `hrefs.refusal`) keeps no href, but a field that says why.
+    """
     try:
-        assets = {
-            key: {**asset, "href": absolute_href(asset["href"], base)} for key, asset in feature["assets"].items()
-        }
+        remote = is_remote(base) or is_remote(origin)
+        assets = {key: _asset(asset, base, remote=remote) for key, asset in feature["assets"].items()}
         # pystac fetches a linked root by itself (in to_dict, get_self_href, …), without any time-out.
         dropped = {"root", "parent", "self"} if own_file else {"root", "parent"}
         links = [link for link in links_of(feature, base) if link.get("rel") not in dropped]
@@ -202,3 +217,12 @@ def to_item(feature: Json, base: str, *, own_file: bool = False) -> pystac.Item:
             f"{shown(base)}: {name!r} is not a STAC item ({type(error).__name__}: {error}). "
             "Correct it or leave it out."
         ) from error
+
+
+def _asset(asset: Json, base: str, *, remote: bool) -> Json:
+    try:
+        href = absolute_href(asset["href"], base)
+        why = refusal(href, remote=remote)
+        return refused_asset(asset, f"{why}: {shown(href)}") if why else {**asset, "href": unsigned(href)}
+    except ValueError as error:
+        return refused_asset(asset, f"an href is no URL ({error})")

@@ -6,11 +6,23 @@ them without reading the message.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class NdviScaleError(Exception):
     """Base of every error that is the input's or the surroundings' doing, never a bug of ours."""
 
     exit_code = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """An error comes whole out of another process: its facts are no arguments that pickle knows of."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[NdviScaleError], args: tuple[Any, ...], facts: dict[str, Any]) -> NdviScaleError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(facts)
+    return error
 
 
 class ConfigError(NdviScaleError):
@@ -52,6 +64,8 @@ class ReadError(NdviScaleError):
         self.item_id = item_id
         self.asset = asset
         self.permanent = permanent
+        """Whether another try would fail as well: absent, another format or grid, cut or corrupt. Not so for what
+        may be over tomorrow: a time-out, a server that is busy or refuses, a name that is not found."""
 
 
 class StoreError(NdviScaleError):

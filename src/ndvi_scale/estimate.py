@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import psutil
 
+from ndvi_scale.access import require_keys
 from ndvi_scale.errors import ConfigError, ReadError
 from ndvi_scale.granule import strips
 from ndvi_scale.granules import scl_factor
@@ -67,8 +68,9 @@ class Estimate:
 def estimate_plan(plan: Plan, reader: Reader) -> Estimate:
     """Cost of a plan, from its geometry and from the headers of at most `SAMPLE` granules.
 
-    Raises ReadError when none of those can be read.
+    Raises ReadError when none of those can be read, ConfigError where keys are missing.
     """
+    require_keys(plan.hrefs())
     layouts = _sample_layouts(plan, reader)
     traffic = Traffic()
     pixels = 0

@@ -17,6 +17,7 @@ from pyproj.exceptions import CRSError
 
 from ndvi_scale import sentinel2
 from ndvi_scale.errors import ItemError
+from ndvi_scale.hrefs import REFUSED, refusal, unsigned
 from ndvi_scale.kernels import MAX_DN
 from ndvi_scale.lattice import corner
 
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 SAME_PASS = dt.timedelta(seconds=60)
 """Granules of one tile and platform without a datatake id belong together when sensed this close: one tile
 passes under the instrument in about 15 s, and the next orbit comes 100 minutes later."""
+
+ZONE_PIXELS = (1_000_000, 100_000)
+"""Rows and columns of 10 m that a UTM zone has: 10,000 km from the equator to the pole, 1000 km of easting."""
 
 
 HELD = 0.05
@@ -152,18 +156,34 @@ def _sensing_time(item: pystac.Item) -> dt.datetime:
 
 def _asset(item: pystac.Item, band: str, key: str, override: int | None) -> Asset:
     asset = item.assets[key]
-    fields: Mapping[str, Any] = {"type": asset.media_type, "href": asset.href, **asset.extra_fields}
+    href = _readable_href(item, key)
+    fields: Mapping[str, Any] = {"type": asset.media_type, "href": href, **asset.extra_fields}
     media_type = asset.media_type or ("image/jp2" if sentinel2.is_jp2(fields) else "")
     offset = sentinel2.Offset(0, "a class, not a reflectance")
     if band != "scl":
         offset = _offset(item, key, fields, override)
     return Asset(
-        href=asset.get_absolute_href() or asset.href,
+        href=href,
         geobox=_native_geobox(item, key, fields),
         media_type=media_type,
         offset=offset.dn,
         evidence=offset.evidence,
     )
+
+
+def _readable_href(item: pystac.Item, key: str) -> str:
+    """Absolute and unsigned. Raises ItemError where it may not be read, here or when the item was found."""
+    asset = item.assets[key]
+    why = asset.extra_fields.get(REFUSED)
+    href = "" if why else unsigned(asset.get_absolute_href() or asset.href)
+    if why := why or refusal(href, remote=False):
+        raise ItemError(
+            f"item {item.id}, asset {key!r}: {why}. Leave the item out, use on-error = skip, or download the file "
+            "and its item",
+            item_id=item.id,
+            asset=key,
+        )
+    return href
 
 
 def _offset(item: pystac.Item, key: str, fields: Mapping[str, Any], override: int | None) -> sentinel2.Offset:
@@ -209,7 +229,7 @@ def _native_geobox(item: pystac.Item, key: str, fields: Mapping[str, Any]) -> Ge
             asset=key,
         )
     try:
-        height, width = (int(n) for n in shape)
+        height, width = _zone_shape(shape)
         affine = Affine(*(float(n) for n in transform[:6]))
         return GeoBox((height, width), affine, code if isinstance(code, str) else f"EPSG:{code}")
     except (TypeError, ValueError, CRSError) as error:
@@ -219,6 +239,14 @@ def _native_geobox(item: pystac.Item, key: str, fields: Mapping[str, Any]) -> Ge
             item_id=item.id,
             asset=key,
         ) from None
+
+
+def _zone_shape(shape: Any) -> tuple[int, int]:
+    """Rows and columns that a UTM zone can hold: what is beyond is refused before memory is asked for."""
+    height, width = (int(n) for n in shape)
+    if not (0 < height <= ZONE_PIXELS[0] and 0 < width <= ZONE_PIXELS[1]):
+        raise ValueError(f"a UTM zone holds at most {ZONE_PIXELS[0]} x {ZONE_PIXELS[1]} pixels of 10 m")
+    return height, width
 
 
 def _check_grids(item_id: str, assets: Mapping[str, Asset]) -> None:

@@ -17,6 +17,7 @@ from ndvi_scale.catalog import (
     read_json,
 )
 from ndvi_scale.errors import ConfigError, SearchError
+from ndvi_scale.hrefs import REFUSED, unsigned_fields
 from ndvi_scale.web import is_url, web_session
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 def save_items(items: Iterable[pystac.Item], path: str | Path) -> None:
     """Write an item collection (.json, .geojson) or stac-geoparquet (.parquet).
 
-    Asset hrefs are absolute, but relative for files below the folder of `path`, so that it can move whole.
+    Asset hrefs are absolute, but relative for files below the folder of `path`, so that it can move whole. No
+    href keeps a signature, user or password.
     Raises ConfigError for another extension, SearchError when Parquet cannot hold the items.
     """
     path = Path(path)
@@ -68,8 +70,10 @@ def _portable(item: pystac.Item, path: Path) -> Json:
     feature["links"] = [link for link in feature["links"] if is_url(str(link["href"]))]
     folder = Path(absolute_path(path)).parent
     for key, asset in item.assets.items():
+        if asset.extra_fields.get(REFUSED):
+            continue
         href = asset.get_absolute_href() or asset.href
         if "://" not in href and Path(href).is_relative_to(folder):
             href = f"./{Path(href).relative_to(folder).as_posix()}"
         feature["assets"][key]["href"] = href
-    return feature
+    return unsigned_fields(feature)

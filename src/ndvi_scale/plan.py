@@ -81,6 +81,11 @@ class Plan:
         """Granules of a region in mosaic order; empty for a region that none touches."""
         return [self.granules[row] for row in self.index.get(region, ())]
 
+    def hrefs(self) -> Iterator[str]:
+        """Every asset's href, unsigned; those of spares too."""
+        spares = (spare for held in self.spares.values() for spare in held)
+        return (asset.href for granule in (*self.granules, *spares) for asset in granule.assets.values())
+
     def region_geobox(self, region: Region) -> GeoBox:
         """Grid of a region."""
         return self.lattice.region_geobox(region.iy, region.ix)

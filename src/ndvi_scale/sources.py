@@ -39,12 +39,20 @@ class Access:
     """Names of the buckets of s3 hrefs."""
     region: str = ""
     endpoint: str = ""
-    """Host of the S3 API where it is not AWS's; addressed with the bucket in the path."""
+    """Host of the S3 API where it is not AWS's; addressed with the bucket in the path, over https unless it says
+    ``http://``."""
     key_variables: tuple[str, str] = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
     """Environment variables that hold the key id and the secret, where `signing` wants keys."""
+    remedy: str = ""
+    """Where a person gets such keys."""
     token_url: str = ""
     """Where SAS tokens come from: ``{token_url}/{account}/{container}``."""
     limits: Limits = Limits()
+
+    @property
+    def wants_keys(self) -> bool:
+        """Whether reads are signed with the user's keys."""
+        return self.signing in {"keys", "requester-pays"}
 
     def covers(self, href: str) -> bool:
         """Whether an asset's href is at one of its places."""
@@ -156,6 +164,7 @@ ACCESS: Final[tuple[Access, ...]] = (
         endpoint="eodata.dataspace.copernicus.eu",
         region="default",
         key_variables=("CDSE_ACCESS_KEY_ID", "CDSE_SECRET_ACCESS_KEY"),
+        remedy="a free account makes S3 keys at https://eodata-s3keysmanager.dataspace.copernicus.eu",
         limits=Limits(connections=4, requests_a_minute=2000, bytes_a_second=4 * 20_000_000),
     ),
     Access(
@@ -163,6 +172,7 @@ ACCESS: Final[tuple[Access, ...]] = (
         signing="requester-pays",
         buckets=("sentinel-s2-l2a",),
         region="eu-central-1",
+        remedy="this bucket's readers pay for the transfer: keys of any AWS account, from its IAM console",
     ),
 )
 """Who may read what; an href that none covers is read without credentials."""

@@ -101,7 +101,7 @@ def api_items(api: Api, wanted: Wanted, collection: str) -> Iterator[pystac.Item
         seen |= keys
         for feature in page["features"]:
             own = [link["href"] for link in links_of(feature, href) if link.get("rel") == "self"]
-            yield to_item(feature, own[0] if own else href)
+            yield to_item(feature, own[0] if own else href, origin=api.url)
     if matched > len(seen):
         logger.warning(
             "%s: the server counts %d items and gave %d: some may be missing", shown(api.url), matched, len(seen)

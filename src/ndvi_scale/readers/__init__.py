@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 READERS: Final[dict[str, tuple[str, str]]] = {
     "rasterio": ("ndvi_scale.readers.rasterio:RasterioReader", "pip install rasterio"),
+    "stackstac": ("ndvi_scale.readers.stackstac:StackstacReader", "pip install stackstac"),
 }
 """Reader name → where it is, how to install it."""
 

@@ -1,0 +1,252 @@
+"""What it takes to read an asset: the rule that covers it, a signature, keys. Applied at the moment of reading.
+
+`sources.ACCESS` says who may read what. Keys and tokens go to the places of their rule and nowhere else: what no
+rule covers is read without any, whatever the environment holds. Nothing of a credential is stored or printed.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from ndvi_scale.errors import ConfigError
+from ndvi_scale.hrefs import is_remote, unsigned
+from ndvi_scale.sources import Access, access_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import requests
+
+RENEW_S: Final = 60.0
+"""A token is renewed this long before it expires, as Microsoft's SDK does it: a read that began still ends."""
+
+RENEW_SHARE: Final = 0.2
+"""… or after the first four fifths of its life, where that is short."""
+
+YOUNG_S: Final = 1.0
+"""A token younger than this is not what a server refuses: asking for another would ask for ever."""
+
+NOT_SIGNED: Final = "no token for"
+"""How the message begins where a token could not be had: what follows is about the endpoint, not the asset."""
+
+_TIMEOUT_S: Final = 30.0
+_TRIES_AGAIN: Final = 4
+
+_ANONYMOUS: Final = {
+    "AWS_NO_SIGN_REQUEST": "YES",
+    "GS_NO_SIGN_REQUEST": "YES",
+    "AZURE_NO_SIGN_REQUEST": "YES",
+    "AWS_REQUEST_PAYER": "",
+}
+"""GDAL's options for reading without any credentials, whatever else is in the environment."""
+
+_REDIRECTED: Final = {"CPL_VSIL_CURL_AUTHORIZATION_HEADER_ALLOWED_IF_REDIRECT": "NO"}
+
+_AWS: Final = "s3.amazonaws.com"
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How GDAL opens one asset now."""
+
+    path: str = field(repr=False)
+    """What GDAL is to open; may end in a token."""
+    options: dict[str, str] = field(default_factory=dict)
+    """Its options, none of them secret."""
+    keys: dict[str, str] = field(default_factory=dict, repr=False)
+    """Its options that are secret; empty where nothing is needed."""
+    rule: Access | None = None
+    token: str = field(default="", repr=False)
+    """The token in `path`, if any."""
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is read over a network."""
+        return self.path.startswith("/vsi")
+
+
+def open_access(href: str, refused: str = "") -> Opening:
+    """How to read an asset by its unsigned href; `refused` is a token that the server did not accept.
+
+    Raises ConfigError where keys are missing, OSError where no token is to be had.
+    """
+    href = _as_blob(unsigned(href))
+    rule = access_of(href)
+    parts = urlsplit(href)
+    scheme = parts.scheme if "://" in href else ""
+    if scheme in {"", "file"}:
+        return Opening(url2pathname(parts.path) if scheme else href)
+    options = _ANONYMOUS | _REDIRECTED | (_limit_options(rule) if rule else {})
+    if scheme in {"http", "https"}:
+        token = TOKENS.token(rule, href, refused) if rule and rule.signing == "sas" else ""
+        if token and is_remote(href):
+            href = f"https{href.removeprefix(scheme)}"  # a token never goes over the wire in the clear
+        query = "" if not token else f"{'&' if parts.query else '?'}{token}"
+        return Opening(f"/vsicurl/{href}{query}", options, {}, rule, token)
+    path = f"{parts.netloc}{parts.path}"
+    if scheme == "s3":
+        keys = _keys(rule) if rule else {}
+        return Opening(f"/vsis3/{path}", options | _s3_options(rule), keys, rule)
+    if scheme == "gs":
+        return Opening(f"/vsigs/{path}", options, {}, rule)
+    if not os.environ.get("AZURE_STORAGE_ACCOUNT"):
+        raise ConfigError(
+            f"{href} names a container without its account: set AZURE_STORAGE_ACCOUNT, or give hrefs like "
+            "https://account.blob.core.windows.net/container/file"
+        )
+    return Opening(f"/vsiaz/{path}", options, {}, rule)
+
+
+def require_keys(hrefs: Iterable[str]) -> None:
+    """Make sure that the keys for all these hrefs are set. Raises ConfigError that names the missing ones."""
+    for href in hrefs:
+        rule = access_of(href)
+        if rule is not None:
+            _keys(rule)
+
+
+def _keys(rule: Access) -> dict[str, str]:
+    """The user's keys for a rule that wants them, from the environment."""
+    if not rule.wants_keys:
+        return {}
+    missing = [name for name in rule.key_variables if not os.environ.get(name)]
+    if missing:
+        raise ConfigError(
+            f"{' and '.join(missing)} not set: the files of {rule.name} are read with your own S3 keys, from the "
+            f"environment variables {' and '.join(rule.key_variables)}; {rule.remedy}"
+        )
+    key, secret = (os.environ[name] for name in rule.key_variables)
+    own = rule.key_variables[0] == "AWS_ACCESS_KEY_ID"
+    session = os.environ.get("AWS_SESSION_TOKEN", "") if own else ""
+    return {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret, "AWS_SESSION_TOKEN": session}
+
+
+def _s3_options(rule: Access | None) -> dict[str, str]:
+    """Where a bucket is and how it is asked; for buckets of no rule, the environment may say an endpoint."""
+    if rule is None:
+        return {}
+    scheme, _, host = rule.endpoint.rpartition("://")
+    options = {
+        "AWS_S3_ENDPOINT": host or _AWS,
+        "AWS_HTTPS": "NO" if scheme == "http" else "YES",
+        "AWS_VIRTUAL_HOSTING": "FALSE" if host else "TRUE",
+        "AWS_REGION": rule.region or "us-east-1",
+        "AWS_DEFAULT_REGION": rule.region or "us-east-1",
+    }
+    if rule.wants_keys:
+        options["AWS_NO_SIGN_REQUEST"] = "NO"
+    if rule.signing == "requester-pays":
+        options["AWS_REQUEST_PAYER"] = "requester"
+    return options
+
+
+def _limit_options(rule: Access) -> dict[str, str]:
+    """One connection a read, where connections are counted."""
+    if rule.limits.connections is None:
+        return {}
+    return {"GDAL_HTTP_MULTIRANGE": "SERIAL", "GDAL_NUM_THREADS": "1"}
+
+
+def _as_blob(href: str) -> str:
+    """The https form of ``abfs://container@account.dfs.core.windows.net/…``, which needs no account said apart."""
+    parts = urlsplit(href)
+    container, at, host = parts.netloc.rpartition("@")
+    if parts.scheme not in {"az", "abfs", "abfss"} or not at:
+        return href
+    return f"https://{host.replace('.dfs.', '.blob.')}/{container}{parts.path}"
+
+
+# Tokens
+
+
+@dataclass(frozen=True)
+class _Token:
+    query: str
+    since: float
+    """When it came, on the monotonic clock."""
+    renewed: float
+    """When to ask for another."""
+
+
+class TokenCache:
+    """SAS tokens by endpoint, account and container, for all threads: one request where many need the same one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._locks: dict[tuple[str, str, str], threading.Lock] = {}
+        self._tokens: dict[tuple[str, str, str], _Token] = {}
+
+    def token(self, rule: Access, href: str, refused: str = "") -> str:
+        """The query that signs a blob's href. Raises OSError when the endpoint gives none."""
+        parts = urlsplit(href)
+        account, container = (parts.hostname or "").partition(".")[0], parts.path.lstrip("/").partition("/")[0]
+        endpoint = (os.environ.get("PC_SDK_SAS_URL") or rule.token_url).rstrip("/")
+        place = endpoint, account, container
+        with self._lock:
+            lock = self._locks.setdefault(place, threading.Lock())
+        with lock:
+            known, now = self._tokens.get(place), time.monotonic()
+            if known is not None:
+                fresh = now < known.renewed and known.query != refused
+                if fresh or now - known.since < YOUNG_S:
+                    return known.query
+            found = _new_token(*place)
+            self._tokens[place] = found
+            return found.query
+
+
+TOKENS: Final = TokenCache()
+"""The tokens of this process."""
+
+
+def _new_token(endpoint: str, account: str, container: str) -> _Token:
+    """Ask for a token, with the subscription key of Microsoft's SDK if there is one."""
+    from obstore.auth.planetary_computer import PlanetaryComputerCredentialProvider
+
+    try:
+        provider = PlanetaryComputerCredentialProvider(
+            account_name=account,
+            container_name=container,
+            session=_token_session(),
+            sas_url=endpoint,
+        )
+        answer: dict[str, Any] = dict(provider())
+    except ImportError as error:
+        raise ConfigError(f"{error}: install it, or set PC_SDK_SUBSCRIPTION_KEY (it may be empty)") from None
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ConnectionError(f"{NOT_SIGNED} {account}/{container} from {endpoint}: {_brief(error)}") from None
+    now = time.monotonic()
+    life = (answer["expires_at"].astimezone(dt.UTC) - dt.datetime.now(dt.UTC)).total_seconds()
+    return _Token(str(answer["sas_token"]).lstrip("?"), now, now + life - min(RENEW_S, RENEW_SHARE * life))
+
+
+def _brief(error: Exception) -> str:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return f"HTTP response code: {status}" if status else f"{type(error).__name__}: {error}"
+
+
+def _token_session() -> requests.Session:
+    """A session that tries again, gives up in time, and carries the subscription key to no other host."""
+    import requests
+    from requests.adapters import HTTPAdapter
+    from urllib3 import Retry
+
+    class Session(requests.Session):
+        def request(self, method: str, url: str, **options: Any) -> requests.Response:  # pyright: ignore[reportIncompatibleMethodOverride]
+            answer = super().request(method, url, **{**options, "timeout": _TIMEOUT_S, "allow_redirects": False})
+            if answer.is_redirect:
+                raise ConnectionError("the endpoint redirects, and tokens are asked for at the known place only")
+            return answer
+
+    retry = Retry(total=_TRIES_AGAIN, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504))
+    session = Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(max_retries=retry))
+    return session
