@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pystac
 import pytest
+import rasterio
 import xarray as xr
 import zarr
+from affine import Affine
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from pyproj import Transformer
 
 import oracle
 from ndvi_scale import (
@@ -27,12 +31,12 @@ from ndvi_scale import (
     search_items,
     thread_pool,
 )
+from ndvi_scale.readers import READERS
+from ndvi_scale.region import compute_region, merged_bands
 from ndvi_scale.sentinel2 import MASKS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import pystac
 
     from ndvi_scale.plan import Plan
     from ndvi_scale.sandbox import Sandbox
@@ -147,6 +151,75 @@ def test_batch_lazy_and_oracle_agree(sandbox: Sandbox, grids: list[dict[str, Any
     law()
 
 
+def island(folder: Path, tile: str, epsg: int, corner: tuple[int, int], seed: int) -> pystac.Item:
+    """A granule of 300 x 300 pixels with its files: fields of 5 pixels, some nodata, some cloud."""
+    draw, side = np.random.default_rng(seed), 300
+    fields = [draw.integers(1050, 6000, (side // 5, side // 5)).astype(np.uint16) for _ in range(2)]
+    red, nir = (np.kron(field, np.ones((5, 5), np.uint16)) for field in fields)
+    red[draw.random(red.shape) < 0.02] = 0
+    scl = draw.choice(np.array([4, 4, 5, 6, 8], np.uint8), (side // 2, side // 2))
+    item = pystac.Item(
+        f"S2A_{tile}_20210601_0_L2A",
+        None,
+        None,
+        dt.datetime(2021, 6, 1, 22, 20, seed, tzinfo=dt.UTC),
+        {"proj:epsg": epsg, "s2:processing_baseline": "05.00", "grid:code": f"MGRS-{tile}"},
+    )
+    for band, data, step in (("red", red, 10), ("nir", nir, 10), ("scl", scl, 20)):
+        transform = Affine(step, 0, corner[0], 0, -step, corner[1])
+        path, shape = folder / f"{tile}-{band}.tif", data.shape
+        profile = {"driver": "GTiff", "height": shape[0], "width": shape[1], "count": 1, "dtype": data.dtype}
+        with rasterio.open(path, "w", **profile, crs=epsg, transform=transform) as file:
+            file.write(data, 1)
+        extra = {"proj:shape": list(shape), "proj:transform": list(transform)[:6]}
+        item.add_asset(band, pystac.Asset(str(path), media_type="image/tiff", extra_fields=extra))
+    return item
+
+
+@pytest.mark.parametrize(
+    ("crs", "resolution"), [("EPSG:32760", None), ("EPSG:32701", 20), ("EPSG:3460", None), ("EPSG:3832", 30)]
+)
+def test_the_law_across_the_antimeridian(tmp_path: Path, crs: str, resolution: float | None) -> None:
+    """South of the equator, one granule each side of 180 degrees, whose zones are the last and the first."""
+    to_west, to_east = (Transformer.from_crs(4326, epsg, always_xy=True) for epsg in (32760, 32701))
+    x, y = to_west.transform(180, -16.5)
+    west = island(tmp_path, "60KYF", 32760, (round(x / 20) * 20 - 2_600, round(y / 20) * 20 + 1_500), 1)
+    x, y = to_east.transform(-180, -16.5)
+    east = island(tmp_path, "01KAB", 32701, (round(x / 20) * 20 - 400, round(y / 20) * 20 + 1_500), 2)
+    aoi = parse_bbox("179.98,-16.51,-179.98,-16.49")
+    plan = build_plan([west, east], RunConfig(aoi=aoi, crs=crs, resolution=resolution, chunk=130))
+    assert len(plan.granules) == 2
+    assert not plan.dropped
+    truth = expected(plan, [west, east])
+    seen = truth != FILL
+    middle = seen.shape[2] // 2
+    assert seen[:, :, :middle].any()
+    assert seen[:, :, middle:].any()
+    assert (seen & (truth != 0)).mean() > 0.1
+    np.testing.assert_array_equal(batch(plan, tmp_path / "ndvi.zarr"), truth)
+    np.testing.assert_array_equal(lazy(plan), truth)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("grid", [*COARSER, *WARPED], ids=str)
+def test_readers_agree_across_the_seam(sandbox: Sandbox, grid: dict[str, Any]) -> None:
+    """Whatever becomes of the pixels, every reader gives the same: in NDVI, in counters, in bands."""
+    west, south, east, north = sandbox.bbox
+    aoi = parse_bbox((west - 0.01, south, east, north))
+    plan = build_plan(search_items(sandbox.items), RunConfig(aoi=aoi, chunk=200, **grid))
+    assert {granule.epsg for granule in plan.granules} == {32630, 32631}
+    readers = [open_reader(name) for name in READERS]
+    assert len(readers) > 1
+    for region in list(plan.regions())[:3]:
+        first, *others = [compute_region(plan, region, reader) for reader in readers]
+        for other in others:
+            np.testing.assert_array_equal(first[0]["ndvi"], other[0]["ndvi"])
+            assert first[1].counters == other[1].counters
+        bands = [merged_bands(plan, region, reader) for reader in readers]
+        for name, band in bands[0].items():
+            np.testing.assert_array_equal(band, bands[1][name])
+
+
 def test_the_law_on_one_window(sandbox: Sandbox, tmp_path: Path) -> None:
     items = search_items(sandbox.items)
     west, south, east, north = sandbox.bbox
@@ -172,8 +245,6 @@ def test_any_window_is_the_crop_of_the_whole(sandbox: Sandbox, tmp_path: Path) -
 
 def test_codes_are_those_of_the_sandbox_truth(sandbox: Sandbox, tmp_path: Path) -> None:
     """The generator's own integer NDVI, which has seen neither files nor masks."""
-    import rasterio
-
     items = search_items(sandbox.items)
     plan = build_plan(items, RunConfig(crs="EPSG:32631"))
     stored = batch(plan, tmp_path / "ndvi.zarr")
