@@ -11,11 +11,14 @@ import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
 
+import access_services
 import stac
+import test_access
 from ndvi_scale import open_reader
 from ndvi_scale.cli import main
 from ndvi_scale.doctor import Diagnosis, diagnose, find_item, spread_windows
 from ndvi_scale.errors import ConfigError, ItemError, SearchError
+from ndvi_scale.hrefs import REFUSED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -185,6 +188,31 @@ def test_metadata_over_http(real_data: Path, tmp_path: Path, range_http: service
     told = said(look(item))
     assert "HTTP 404" in told["product metadata"]
     assert "canary" not in json.dumps(told)
+
+
+def test_metadata_behind_a_signature(real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    xml = (real_data / "rasters" / "t29unu_20221005_N0400" / "MTD_MSIL2A.xml").read_bytes()
+    (tmp_path / "blobs" / "sentinel2-l2").mkdir(parents=True)
+    (tmp_path / "blobs" / "sentinel2-l2" / "MTD_MSIL2A.xml").write_bytes(xml)
+    item = changed(item_file(real_data, UNU), tmp_path / "item.json")
+    with access_services.sas_service(tmp_path / "blobs") as service:
+        place = {"hosts": (access_services.BLOBS,), "token_url": service.token_url}
+        test_access.rules(monkeypatch, planetary_computer=place)
+        document = json.loads(item.read_text())
+        document["assets"]["product_metadata"] = {"href": f"{service.blobs.url}/sentinel2-l2/MTD_MSIL2A.xml"}
+        item.write_text(json.dumps(document))
+        told = said(look(item))
+    assert told["red BOA_ADD_OFFSET"] == "-1000 DN"
+    assert "canary" not in json.dumps(told)
+    assert not service.refused
+
+
+def test_metadata_that_may_not_be_followed(real_data: Path, tmp_path: Path) -> None:
+    item = changed(item_file(real_data, UNU), tmp_path / "item.json")
+    document = json.loads(item.read_text())
+    document["assets"]["product_metadata"] = {"href": "", REFUSED: "a remote catalog may not point to local files"}
+    item.write_text(json.dumps(document))
+    assert said(look(item))["product metadata"] == "not read: a remote catalog may not point to local files"
 
 
 @pytest.mark.parametrize("text", [None, "<html/>"])

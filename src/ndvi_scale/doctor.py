@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from ndvi_scale import guard, sentinel2
+from ndvi_scale.access import open_access
 from ndvi_scale.catalog import read_json
 from ndvi_scale.errors import ConfigError, ItemError, ReadError, SearchError
 from ndvi_scale.granules import granule_from_item, scl_factor
+from ndvi_scale.hrefs import REFUSED
 from ndvi_scale.kernels import CODE_SCALE, FILL_CODE, MAX_DN, NODATA_DN, cpu
 from ndvi_scale.lattice import COG_BLOCK, Window
 from ndvi_scale.product import ProductMetadata, parse_product_metadata
@@ -233,10 +235,12 @@ def _product(item: pystac.Item, metadata: str | None) -> tuple[ProductMetadata |
     key = next((key for key in _METADATA_KEYS if key in item.assets), None)
     if key is None:
         return None, "not an asset of the item; give --metadata MTD_MSIL2A.xml"
+    if REFUSED in item.assets[key].extra_fields:
+        return None, f"not read: {item.assets[key].extra_fields[REFUSED]}"
     href = item.assets[key].get_absolute_href() or item.assets[key].href
     try:
         return parse_product_metadata(_fetch(href), shown(href)), shown(href)
-    except (ItemError, SearchError, ConfigError) as error:
+    except (ItemError, SearchError, ConfigError, OSError) as error:
         return None, f"not read: {error}"
 
 
@@ -245,8 +249,9 @@ def _fetch(href: str) -> str | bytes:
         return _read_small(Path(href))
     if not is_url(href):
         raise ConfigError(f"{shown(href)} is neither a file nor http(s); give --metadata MTD_MSIL2A.xml")
+    signed = open_access(href).path.removeprefix("/vsicurl/")
     with web_session() as web, answers(href):
-        return web.request(href)
+        return web.request(signed)
 
 
 def _read_small(path: Path) -> bytes:
