@@ -19,8 +19,8 @@ import zarr
 
 import runs
 from ndvi_scale import open_reader, open_store, run_batch, store_digest
-from ndvi_scale.batch import begin, check_ours
 from ndvi_scale.errors import StoreError
+from ndvi_scale.output import begin, check_ours
 from ndvi_scale.write import open_arrays, read_attributes, write_region
 
 if TYPE_CHECKING:
