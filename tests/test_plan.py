@@ -441,7 +441,7 @@ def test_what_the_id_depends_on() -> None:
 def assert_same(one: Plan, other: Plan) -> None:
     assert other.id == one.id
     assert other.config.as_dict() == one.config.as_dict()
-    for name in ("lattice", "days", "granules", "index", "dropped", "shape"):
+    for name in ("lattice", "days", "granules", "index", "spares", "dropped", "shape"):
         assert getattr(other, name) == getattr(one, name), name
     assert list(other.index) == list(one.index)
 
@@ -479,6 +479,7 @@ def test_every_field_is_compared_above() -> None:
         "days",
         "granules",
         "index",
+        "spares",
         "dropped",
     }
 
@@ -487,7 +488,11 @@ def test_the_files_can_be_read_without_us(found: list[pystac.Item]) -> None:
     plan = build_plan(found, RunConfig(crs=ZONE_31))
     files = encode_plan(plan)
     table = pq.read_table(pa.BufferReader(files[ITEMS]))
-    assert table["id"].to_pylist() == [granule.id for granule in plan.granules]
+    used = [granule.id for granule in plan.granules]
+    spares = [(newer, spare.id) for newer, older in plan.spares.items() for spare in older]
+    assert spares
+    assert table["id"].to_pylist() == [*used, *(older for _, older in spares)]
+    assert table["stands_in_for"].to_pylist() == ["" for _ in used] + [newer for newer, _ in spares]
     assert table["red"].to_pylist()[2]["offset"] == -1000
     assert json.loads(files[PLAN])["id"] == plan.id
 
@@ -539,8 +544,8 @@ def test_a_damaged_plan_is_refused(tmp_path: Path, sandbox: Sandbox, found: list
 def test_another_format_is_refused(found: list[pystac.Item]) -> None:
     files = encode_plan(build_plan(found, RunConfig(crs=ZONE_31)))
     with pytest.raises(StoreError) as caught:
-        decode_plan(edited(files, lambda head: head.update(format=2)))
-    says(caught, "format 2", "reads 1", "--overwrite")
+        decode_plan(edited(files, lambda head: head.update(format=1)))
+    says(caught, "format 1", "reads 2", "--overwrite")
 
 
 def test_a_plan_beside_its_store(tmp_path: Path, found: list[pystac.Item]) -> None:

@@ -350,6 +350,7 @@ def test_time_out(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_server(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web, "_RETRIES", 1)
     caplog.set_level("DEBUG")
+    caplog.set_level("DEBUG", "urllib3")  # the command line, once used in this process, makes it quieter
     (port,) = services.free_ports(1)
     with pytest.raises(SearchError) as caught:
         search_items(f"http://me:secret@127.0.0.1:{port}/v1?token=secret")

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
     from ndvi_scale.store import Store
 
 MOST_PANELS: Final = 12
 PANEL_PIXELS: Final = 500
 COLUMNS: Final = 4
+MOST_TICKS: Final = 8
 COURSE_INCHES: Final = 2.3
 _STOPS: Final = (
     # NDVI, colour: water, bare ground, sparse, grass, dense canopy.
@@ -97,9 +99,13 @@ def _panel(axis: Axes, layer: xr.DataArray) -> Any:
     return axis.imshow(layer.values, cmap=scale, vmin=low, vmax=high, interpolation="nearest")
 
 
-def _course(axis: Axes, layers: xr.DataArray) -> None:
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+def _evenly_spaced(days: NDArray[np.datetime64]) -> NDArray[np.datetime64]:
+    """At most `MOST_TICKS` days from the first to the last, whose labels do not run into each other."""
+    span = int((days[-1] - days[0]).astype(int))
+    return days[0] + np.unique(np.linspace(0, span, min(MOST_TICKS, span + 1)).round().astype(int))
 
+
+def _course(axis: Axes, layers: xr.DataArray) -> None:
     flat = layers.values.reshape(layers.sizes["time"], -1)
     seen = [values[np.isfinite(values)] for values in flat]
     shown = [i for i, values in enumerate(seen) if values.size]
@@ -109,9 +115,7 @@ def _course(axis: Axes, layers: xr.DataArray) -> None:
     axis.plot(days, quartiles[:, 1], color="#3d8a3a", marker="o", markersize=4, linewidth=1.4)
     axis.set_ylabel("NDVI of valid pixels\nmedian and quartiles", fontsize=8)
     axis.set_ylim(min(0.0, quartiles.min(initial=0.0)), 1)
-    locator = AutoDateLocator(maxticks=8)
-    axis.xaxis.set_major_locator(locator)
-    axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    axis.set_xticks(_evenly_spaced(layers.time.values.astype("datetime64[D]")))
     axis.tick_params(labelsize=8)
     axis.grid(visible=True, color="#dddddd", linewidth=0.6)
     axis.set_axisbelow(True)
