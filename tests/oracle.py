@@ -7,7 +7,7 @@ point by point with shapely instead of GDAL's scan lines. It is given items and 
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -105,13 +105,13 @@ def half_even(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return code - (((2 * a + b) % (2 * b) == 0) & (code % 2 != 0))
 
 
-def cells(bands: Bands, rules: Rules, factor: int, first: tuple[int, int]) -> Bands:
-    """Means of factor x factor pixels from pixel `first` on; whole cells only, usable where all pixels are."""
-    rows, columns = ((side - start) // factor for side, start in zip(bands[0].shape, first, strict=True))
+def cells(bands: Bands, rules: Rules, factor: int) -> Bands:
+    """Means of factor x factor pixels; whole cells only, usable where all pixels are."""
+    rows, columns = (side // factor for side in bands[0].shape)
 
     def stack(band: np.ndarray) -> np.ndarray:
         """Pixels of each cell along the last axis, row after row."""
-        cut = band[first[0] : first[0] + rows * factor, first[1] : first[1] + columns * factor]
+        cut = band[: rows * factor, : columns * factor]
         apart = cut.reshape(rows, factor, columns, factor).swapaxes(1, 2)
         return apart.reshape(rows, columns, factor * factor)
 
@@ -123,15 +123,15 @@ def cells(bands: Bands, rules: Rules, factor: int, first: tuple[int, int]) -> Ba
     return mean[0], mean[1], np.where(kept, middle, 0)
 
 
-def positions(grid: Grid, transform: Sequence[float], epsg: int, factor: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row and column of every pixel of the output in cells of a granule, in 256ths; 0 is a centre.
+def positions(grid: Grid, transform: Sequence[float], epsg: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column of every pixel of a grid in those of a granule, in 256ths; 0 is a centre.
 
     Exact at every 64th pixel, there in 65536ths, and bilinear between.
     """
     down, across = np.arange(0, grid.height + 64, 64), np.arange(0, grid.width + 64, 64)
     x, y = np.meshgrid(grid.x0 + grid.step * (across + 0.5), grid.y0 - grid.step * (down + 0.5))
     x, y = Transformer.from_crs(grid.epsg, epsg, always_xy=True).transform(x, y)
-    size = factor * transform[0]
+    size = transform[0]
     found = []
     for exact in ((transform[5] - y) / size - 0.5, (x - transform[2]) / size - 0.5):
         node = np.round(exact * 65536).astype(np.int64)
@@ -178,19 +178,24 @@ def placed_codes(item: pystac.Item, grid: Grid, rules: Rules) -> np.ndarray:
     bands = read_bands(item)
     shift = offset_of(item) if rules.offset is None else rules.offset
     factor = round(grid.step / transform[0])
+    fine = replace(grid, step=transform[0], height=grid.height * factor, width=grid.width * factor)
     if epsg != grid.epsg:
-        if factor > 1:
-            bands = cells(bands, rules, factor, (0, 0))
-        return codes(warped(bands, rules, positions(grid, transform, epsg, factor)), rules, shift)
-    south = round((transform[5] - grid.y0) / transform[0])  # of the output's corner, in native pixels
-    east = round((grid.x0 - transform[2]) / transform[0])
-    if factor > 1:
-        first = south % factor, east % factor
-        bands = cells(bands, rules, factor, first)
-        south, east = (south - first[0]) // factor, (east - first[1]) // factor
-    out = np.full((grid.height, grid.width), FILL, np.int16)
-    _first_valid(out, codes(bands, rules, shift), -south, -east)
-    return out
+        bands = warped(bands, rules, positions(fine, transform, epsg))
+    else:
+        row = round((transform[5] - fine.y0) / fine.step)  # of the output's corner, in native pixels
+        column = round((fine.x0 - transform[2]) / fine.step)
+        bands = cropped(bands, (row, column), (fine.height, fine.width))
+    return codes(cells(bands, rules, factor) if factor > 1 else bands, rules, shift)
+
+
+def cropped(bands: Bands, first: tuple[int, int], shape: tuple[int, int]) -> Bands:
+    """From a pixel on, which may lie outside; nothing where there is none."""
+    found = []
+    for band in bands:
+        out = np.zeros(shape, np.int64)
+        _place(out, band, -first[0], -first[1])
+        found.append(out)
+    return found[0], found[1], found[2]
 
 
 def cube(
@@ -209,20 +214,19 @@ def cube(
     for item in sorted(chosen, key=lambda i: (i.datetime, i.id), reverse=latest_first):
         day = _solar_day(item, grid)
         if day in days:
-            _first_valid(out[days.index(day)], placed_codes(item, grid, rules), 0, 0)
+            layer, later = out[days.index(day)], placed_codes(item, grid, rules)
+            layer[layer == FILL] = later[layer == FILL]
     if aoi is not None:
         out[:, ~_inside(grid, aoi)] = FILL
     return out
 
 
-def _first_valid(layer: np.ndarray, codes: np.ndarray, row: int, column: int) -> None:
+def _place(layer: np.ndarray, data: np.ndarray, row: int, column: int) -> None:
+    """Put `data` into a layer, from a row and column on, where they meet."""
     top, left = max(row, 0), max(column, 0)
-    bottom, right = min(row + codes.shape[0], layer.shape[0]), min(column + codes.shape[1], layer.shape[1])
-    if top >= bottom or left >= right:
-        return
-    target = layer[top:bottom, left:right]
-    source = codes[top - row : bottom - row, left - column : right - column]
-    target[target == FILL] = source[target == FILL]
+    bottom, right = min(row + data.shape[0], layer.shape[0]), min(column + data.shape[1], layer.shape[1])
+    if top < bottom and left < right:
+        layer[top:bottom, left:right] = data[top - row : bottom - row, left - column : right - column]
 
 
 def _solar_day(item: pystac.Item, grid: Grid) -> dt.date:

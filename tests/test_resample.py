@@ -36,7 +36,7 @@ def test_cells_are_those_of_the_oracle(scene: Scene, factor: int) -> None:
     height, width = (side // factor * factor for side in scene.red.shape)
     bands = tuple(band[:height, :width] for band in bands_of(scene))
     made = coarsen(bands, scene.table, factor)  # type: ignore[arg-type]
-    wanted = oracle.cells(tuple(b.astype(np.int64) for b in bands), rules_of(scene), factor, (0, 0))  # type: ignore[arg-type]
+    wanted = oracle.cells(tuple(b.astype(np.int64) for b in bands), rules_of(scene), factor)  # type: ignore[arg-type]
     kept = usable(made, scene)
     np.testing.assert_array_equal(kept, oracle.usable(wanted, rules_of(scene)))
     for one, other in zip(made, wanted, strict=True):

@@ -140,7 +140,7 @@ def _stop_at_conflict(verdicts: Iterable[guard.Verdict]) -> None:
         raise OffsetConflictError(
             f"item {verdict.item_id} (baseline {verdict.baseline}): {verdict.evidence}. Leave the item out of what "
             "`search --save` writes, or compute it in a run of its own with --offset 0; without --strict this run "
-            "goes on by the metadata",
+            "goes on with that offset",
             item_id=verdict.item_id,
             land=verdict.land,
             dark=verdict.dark,

@@ -204,7 +204,10 @@ def make_config(settings: Mapping[str, Any]) -> RunConfig:
 def _parse_tiles(tiles: Any) -> tuple[str, ...]:
     _check_type("tile", tiles, (str, list, tuple))
     names = tiles.split(",") if isinstance(tiles, str) else [str(name) for name in tiles]
-    return tuple(sorted({name.strip().upper().removeprefix("T").zfill(5) for name in names}))
+    found = {name.strip().upper().removeprefix("T") for name in names} - {""}
+    if not found:
+        raise ConfigError(f"tile {tiles!r} names none: give one such as 31TCJ, or several with commas")
+    return tuple(sorted(name.zfill(5) if name[:1].isdigit() else name for name in found))
 
 
 _TYPES: Final[dict[str, tuple[type, ...]]] = {

@@ -13,9 +13,8 @@ import psutil
 
 from ndvi_scale.access import require_keys
 from ndvi_scale.errors import ConfigError, ReadError
-from ndvi_scale.granule import strips
 from ndvi_scale.granules import scl_factor
-from ndvi_scale.placement import Placement, place_granule
+from ndvi_scale.placement import cell_factor, source_windows
 from ndvi_scale.readers import (
     CACHE_BYTES,
     FILE_BYTES,
@@ -77,7 +76,7 @@ def estimate_plan(plan: Plan, reader: Reader) -> Estimate:
     for region in plan.regions():
         pixels += plan.region_pixels(region)
         for granule in plan.granules_of(region):
-            traffic += _granule_traffic(granule, _placed(plan, region, granule), layouts)
+            traffic += _granule_traffic(plan, region, granule, layouts)
     headers = 3 * len(plan.granules)
     return Estimate(
         traffic=traffic + Traffic(requests=headers),
@@ -95,10 +94,15 @@ def _sample_layouts(plan: Plan, reader: Reader) -> dict[str, Layout]:
     sampled: list[dict[str, Layout]] = []
     failure: ReadError | None = None
     for granule in plan.granules[step // 2 :: step]:
-        try:
-            sampled.append({band: reader.layout(granule.id, asset) for band, asset in granule.assets.items()})
-        except ReadError as error:
-            failure = error
+        for candidate in (granule, *plan.spares.get(granule.id, ())):
+            try:
+                sampled.append({b: reader.layout(candidate.id, asset) for b, asset in candidate.assets.items()})
+            except ReadError as error:
+                failure = failure or error
+                if not error.permanent:
+                    break  # nothing stands in for what may come back
+            else:
+                break
     if failure is not None and not sampled:
         raise failure
     return {band: _mean_layout([layouts[band] for layouts in sampled]) for band in BANDS}
@@ -108,17 +112,13 @@ def _mean_layout(layouts: Sequence[Layout]) -> Layout:
     return Layout(layouts[0].block, sum(layout.block_bytes for layout in layouts) / len(layouts))
 
 
-def _placed(plan: Plan, region: Region, granule: Granule) -> Placement | None:
-    window = plan.lattice.window(region.iy, region.ix)
-    return place_granule(plan.lattice.geobox, window, granule.red.geobox)
-
-
-def _granule_traffic(granule: Granule, placed: Placement | None, layouts: Mapping[str, Layout]) -> Traffic:
+def _granule_traffic(plan: Plan, region: Region, granule: Granule, layouts: Mapping[str, Layout]) -> Traffic:
     total = Traffic()
     factor = scl_factor(granule.red.geobox, granule.scl.geobox)
-    for strip in strips(placed) if placed else ():
+    window = plan.lattice.window(region.iy, region.ix)
+    for native, _ in source_windows(plan.lattice.geobox, window, granule.red.geobox):
         for band, asset in granule.assets.items():
-            total += _asset_traffic(asset, strip.coarser(factor) if band == "scl" else strip, layouts[band])
+            total += _asset_traffic(asset, native.coarser(factor) if band == "scl" else native, layouts[band])
     return total
 
 
@@ -157,7 +157,7 @@ def _grids(plan: Plan) -> set[GeoBox]:
 
 
 def _source_bytes(plan: Plan) -> int:
-    """Most bytes of native pixels, and of cells made of them, for one granule of one region; twice where warped."""
+    """Most bytes of native pixels, and of what is made of them on the way, for one granule of one region."""
     if _is_native(plan):
         return 0
     lattice = plan.lattice
@@ -166,16 +166,16 @@ def _source_bytes(plan: Plan) -> int:
         for region, rows in plan.index.items()
         for row in rows
     }
-    return max((_placement_bytes(place_granule(lattice.geobox, *pair)) for pair in windows), default=0)
+    return max((_resampling_bytes(lattice.geobox, *pair) for pair in windows), default=0)
 
 
-def _placement_bytes(placed: Placement | None) -> int:
-    """Red, nir and SCL (once as stored, once repeated) of the largest strip, and the cells of all of them."""
-    if placed is None:
-        return 0
-    strip = max(window.height * window.width for window in strips(placed))
-    cells = placed.native.height * placed.native.width // placed.factor**2 if placed.factor > 1 else 0
-    return 6 * strip + 5 * cells
+def _resampling_bytes(grid: GeoBox, window: Window, granule: GeoBox) -> int:
+    """Red, nir and SCL (as stored and repeated) of the largest read; with coarser cells, twice a strip's pixels."""
+    read = source_windows(grid, window, granule)
+    source = max((native.height * native.width for native, _ in read), default=0)
+    factor = cell_factor(grid, granule)
+    strip = max((strip.height * strip.width for _, strip in read), default=0) * factor**2 if factor > 1 else 0
+    return 6 * source + 10 * strip
 
 
 def parse_size(text: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
@@ -11,24 +11,20 @@ from ndvi_scale.errors import ItemError
 from ndvi_scale.granules import Asset, Granule, scl_factor
 from ndvi_scale.kernels import cpu, resample
 from ndvi_scale.lattice import Window
-from ndvi_scale.placement import Placement, place_granule
+from ndvi_scale.placement import cell_factor, finer_grid, place_granule, source_windows
 from ndvi_scale.readers import Traffic
 from ndvi_scale.sentinel2 import scl_table
 from ndvi_scale.web import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
     from odc.geo.geobox import GeoBox
 
     from ndvi_scale.config import RunConfig
+    from ndvi_scale.placement import Nodes, Placement
     from ndvi_scale.readers import Reader
 
 T = TypeVar("T", bound=np.generic)
-
-STRIP: Final = 1024
-"""Native rows that are read at a time where coarser cells are made of them: one row of a COG's blocks."""
 
 
 @dataclass(frozen=True)
@@ -60,18 +56,16 @@ def read_granule(
     SCL are of the same ground. Raises ReadError from the reader and ItemError when an asset has another dtype than
     Sentinel-2's.
     """
-    placed = place_granule(grid, window, granule.red.geobox)
+    native = granule.red.geobox
+    factor = cell_factor(grid, native)
+    if factor > 1:
+        return _read_cells(granule, grid, window, reader, table)
+    placed = place_granule(grid, window, native)
     if placed is None:
         return None
-    if placed.factor == 1 and placed.nodes is None:
-        return _read_native(granule, placed, reader)
-    cells = _read_cells(granule, placed, reader, table)
     if placed.nodes is None:
-        return cells
-    nodes = placed.nodes.moved(placed.native.row // placed.factor, placed.native.column // placed.factor)
-    shape = placed.place.height, placed.place.width
-    warped = resample.warp(cells.bands, table, nodes, placed.nodes.start, shape)
-    return GranuleWindow(placed.place, *warped, cells.traffic)
+        return _read_native(granule, placed, reader)
+    return _read_warped(granule, placed, reader, table)
 
 
 def _read_native(granule: Granule, placed: Placement, reader: Reader) -> GranuleWindow:
@@ -83,28 +77,47 @@ def _read_native(granule: Granule, placed: Placement, reader: Reader) -> Granule
     return GranuleWindow(placed.place, red, nir, scl, red_traffic + nir_traffic + scl_traffic)
 
 
-def _read_cells(granule: Granule, placed: Placement, reader: Reader, table: NDArray[np.uint8]) -> GranuleWindow:
-    """Cells of `placed.factor` pixels, read strip after strip so that native pixels never fill the memory."""
-    factor = placed.factor
-    shape = placed.native.height // factor, placed.native.width // factor
-    bands = (np.empty(shape, np.uint16), np.empty(shape, np.uint16), np.empty(shape, np.uint8))
+def _read_warped(granule: Granule, placed: Placement, reader: Reader, table: NDArray[np.uint8]) -> GranuleWindow:
+    """The pixels of another grid."""
+    nodes = cast("Nodes", placed.nodes)
+    bands, traffic = _read_expanded(granule, placed.native, reader)
+    moved = nodes.moved(placed.native.row, placed.native.column)
+    shape = placed.place.height, placed.place.width
+    return GranuleWindow(placed.place, *resample.warp(bands, table, moved, nodes.start, shape), traffic)
+
+
+def _read_cells(
+    granule: Granule, grid: GeoBox, window: Window, reader: Reader, table: NDArray[np.uint8]
+) -> GranuleWindow | None:
+    """Coarser pixels, strip after strip, so that those that they are made of never fill the memory."""
+    native = granule.red.geobox
+    factor = cell_factor(grid, native)
+    fine = finer_grid(grid, factor)
+    cells = _nothing(window.height, window.width)
     traffic = Traffic()
-    for strip in strips(placed):
-        native, cost = _read_expanded(granule, strip, reader)
+    strips = [strip for _, strip in source_windows(grid, window, native)]
+    for strip in strips:
+        pixels = strip.finer(factor)
+        placed = cast("Placement", place_granule(fine, pixels, native))
+        if placed.nodes is not None:
+            found = _read_warped(granule, placed, reader, table)
+            bands, cost = found.bands, found.traffic
+        else:
+            held, cost = _read_expanded(granule, placed.native, reader)
+            bands = _nothing(pixels.height, pixels.width)  # a cell that reaches beyond the granule has no mean
+            for band, part in zip(bands, held, strict=True):
+                band[placed.place.slices] = part
         traffic += cost
-        first = (strip.row - placed.native.row) // factor
-        made = resample.coarsen(native, table, factor) if factor > 1 else native
-        for band, part in zip(bands, made, strict=True):
-            band[first : first + part.shape[0]] = part
-    return GranuleWindow(placed.place, *bands, traffic)
+        first = strip.row - window.row
+        for band, part in zip(cells, resample.coarsen(bands, table, factor), strict=True):
+            band[first : first + strip.height] = part
+    return GranuleWindow(Window(0, 0, window.height, window.width), *cells, traffic) if strips else None
 
 
-def strips(placed: Placement) -> Iterator[Window]:
-    """Native windows that are read one after another: of whole rows of cells, about `STRIP` rows each."""
-    native, factor = placed.native, placed.factor
-    step = max(1, STRIP // factor) * factor if factor > 1 else native.height
-    for row in range(0, native.height, step):
-        yield Window(native.row + row, native.column, min(step, native.height - row), native.width)
+def _nothing(height: int, width: int) -> resample.Bands:
+    """Bands without data."""
+    shape = height, width
+    return np.zeros(shape, np.uint16), np.zeros(shape, np.uint16), np.zeros(shape, np.uint8)
 
 
 def _read_expanded(granule: Granule, window: Window, reader: Reader) -> tuple[resample.Bands, Traffic]:

@@ -6,6 +6,7 @@ Pure: a `pystac.Item` comes in, nothing is read.
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
-from pyproj.exceptions import CRSError
+from pyproj.exceptions import ProjError
 
 from ndvi_scale import sentinel2
 from ndvi_scale.errors import ItemError
@@ -158,7 +159,7 @@ def _asset(item: pystac.Item, band: str, key: str, override: int | None) -> Asse
     asset = item.assets[key]
     href = _readable_href(item, key)
     fields: Mapping[str, Any] = {"type": asset.media_type, "href": href, **asset.extra_fields}
-    media_type = asset.media_type or ("image/jp2" if sentinel2.is_jp2(fields) else "")
+    media_type = str(asset.media_type or "") or ("image/jp2" if sentinel2.is_jp2(fields) else "")
     offset = sentinel2.Offset(0, "a class, not a reflectance")
     if band != "scl":
         offset = _offset(item, key, fields, override)
@@ -229,16 +230,25 @@ def _native_geobox(item: pystac.Item, key: str, fields: Mapping[str, Any]) -> Ge
             asset=key,
         )
     try:
-        height, width = _zone_shape(shape)
         affine = Affine(*(float(n) for n in transform[:6]))
-        return GeoBox((height, width), affine, code if isinstance(code, str) else f"EPSG:{code}")
-    except (TypeError, ValueError, CRSError) as error:
+        return _square_grid(_zone_shape(shape), affine, code if isinstance(code, str) else f"EPSG:{code}")
+    except (TypeError, ValueError, ProjError) as error:
         raise ItemError(
             f"item {item.id}, asset {key!r}: its projection fields make no grid ({code!r}, {transform!r}, "
             f"{shape!r}): {error}",
             item_id=item.id,
             asset=key,
         ) from None
+
+
+def _square_grid(shape: tuple[int, int], affine: Affine, crs: str) -> GeoBox:
+    """Raises ValueError for what is no map of squares."""
+    if not (affine.a == -affine.e > 0 and affine.b == affine.d == 0 and math.isfinite(affine.c + affine.f)):
+        raise ValueError("pixels are squares, north up")
+    grid = GeoBox(shape, affine, crs)
+    if grid.crs is None or not grid.crs.projected:
+        raise ValueError("the CRS is none in metres")
+    return grid
 
 
 def _zone_shape(shape: Any) -> tuple[int, int]:
@@ -293,8 +303,9 @@ def choose_processings(
     Same tile and datatake in several baselines is one acquisition processed again: only the highest counts
     (99.99 never wins by its number), and what it replaces stands in where it cannot be read. An older one whose
     ground the newer ones do not hold (`footprints`: lon/lat, by id; unknown ground is held) is the half of a split
-    datatake that was not processed again: it stays. The same baseline again under another generation time is a
-    split datatake, too: both halves stay. An id that comes twice counts once.
+    datatake that was not processed again: it stays. The same baseline again under another generation time, or of
+    other ground, is a split datatake, too: both halves stay. A copy under another id counts once, and so does an id
+    that comes twice: the one that was made last.
     """
     once, dropped = _each_once(granules)
     chosen: list[Granule] = []
@@ -302,41 +313,64 @@ def choose_processings(
     for same in _by_datatake(once):
         kept, superseded = _choose(same, footprints or {})
         chosen += kept
-        for older, replacing in superseded:
-            newer = f"{replacing[0].id} ({_name(replacing[0])})"
-            dropped.append(Dropped(older.id, f"baseline {_name(older)} is superseded by {newer}"))
-            for granule in replacing:
-                if granule.red.geobox == older.red.geobox:
-                    spares[granule.id].append(older)
+        for found in superseded:
+            dropped.append(Dropped(found.granule.id, found.reason))
+            for granule in found.by:
+                if granule.red.geobox == found.granule.red.geobox:
+                    spares[granule.id].append(found.granule)
     chosen.sort(key=lambda granule: granule.order)
     return Processings(chosen, dropped, {name: tuple(older) for name, older in spares.items()})
 
 
 def _each_once(granules: Iterable[Granule]) -> tuple[list[Granule], list[Dropped]]:
-    """In (time, id) order; the first of those with one id."""
+    """In (time, id) order; of those with one id the one that was made last."""
     kept: dict[str, Granule] = {}
     dropped = []
-    for granule in sorted(granules, key=lambda g: g.order):
+    newest_first = sorted(granules, key=lambda g: (g.generation, g.red.href), reverse=True)
+    for granule in sorted(newest_first, key=lambda g: g.order):
         if granule.id in kept:
             dropped.append(Dropped(granule.id, "the same id comes twice"))
         kept.setdefault(granule.id, granule)
     return list(kept.values()), dropped
 
 
+@dataclass(frozen=True)
+class _Superseded:
+    """A granule that others take the place of."""
+
+    granule: Granule
+    by: list[Granule]
+    reason: str
+
+
 def _choose(
     same: Sequence[Granule], footprints: Mapping[str, BaseGeometry]
-) -> tuple[list[Granule], list[tuple[Granule, list[Granule]]]]:
-    """Of one acquisition: what is used, and what is superseded, newest first, each with what replaces it."""
+) -> tuple[list[Granule], list[_Superseded]]:
+    """Of one acquisition: what is used, and what is superseded, newest first."""
     newest_first = sorted(same, key=_rank, reverse=True)
     kept: list[Granule] = []
     superseded = []
     for granule in newest_first:
-        replacing = [] if granule.baseline == newest_first[0].baseline else _replacing(granule, kept, footprints)
-        if replacing:
-            superseded.append((granule, replacing))
-        else:
+        copies = [other for other in kept if _is_copy(granule, other, footprints)]
+        older = granule.baseline != newest_first[0].baseline
+        replacing = copies or (_replacing(granule, kept, footprints) if older else [])
+        if not replacing:
             kept.append(granule)
+            continue
+        newer = f"{replacing[0].id} ({_name(replacing[0])})"
+        why = f"is the same product as {newer}" if copies else f"baseline {_name(granule)} is superseded by {newer}"
+        superseded.append(_Superseded(granule, replacing, why))
     return kept, superseded
+
+
+def _is_copy(one: Granule, other: Granule, footprints: Mapping[str, BaseGeometry]) -> bool:
+    """Whether two items are of one product: halves of a datatake differ in ground or in when they were made."""
+    grounds = footprints.get(one.id), footprints.get(other.id)
+    if not one.generation or (one.baseline, one.generation) != (other.baseline, other.generation):
+        return False
+    if grounds[0] is None or grounds[1] is None:
+        return False
+    return grounds[0].symmetric_difference(grounds[1]).area <= HELD * grounds[0].area
 
 
 def _rank(granule: Granule) -> tuple[int, int]:

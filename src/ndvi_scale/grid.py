@@ -160,7 +160,7 @@ def _output_resolution(native: float, config: RunConfig) -> float:
     if abs(resolution / native - factor) > PHASE or not 1 <= factor <= LARGEST_FACTOR:
         raise ConfigError(
             f"resolution {resolution:g} m is not a whole multiple of the granules' own {native:g} m, up to "
-            f"{LARGEST_FACTOR}: give {native:g}, {2 * native:g}, {3 * native:g}, … or leave it out"
+            f"{LARGEST_FACTOR * native:g} m: give {native:g}, {2 * native:g}, {3 * native:g}, … or leave it out"
         )
     return factor * native
 

@@ -1,4 +1,7 @@
-"""How a granule's pixels get onto the lattice: as they are, as coarser cells, or warped. Geometry only; no pixel.
+"""Where a granule's pixels lie on the lattice: pixel on pixel, or warped; and what coarser cells are made of.
+
+Geometry only. Coarser cells are made on the lattice, of pixels of the native size in its own CRS (`finer_grid`), so
+that a cell is the mean of its own ground whether the granule is warped or not.
 
 The positions of a warp are a function of the whole lattice and the granule, never of the region: nodes are whole
 multiples of `NODE` pixels from the lattice's origin. So a region computed alone equals the crop of the whole.
@@ -8,9 +11,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from affine import Affine
+from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
 from ndvi_scale.kernels.resample import NODE, NODE_UNITS
@@ -18,7 +23,9 @@ from ndvi_scale.lattice import PHASE, Window, corner, pixel_place
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from odc.geo.geobox import GeoBox
+
+STRIP: Final = 1024
+"""Native rows that are read at a time where coarser cells are made of them: one row of a COG's blocks."""
 
 _FAR: Any = 1 << 40
 """Where a node lies that a CRS has no place for: far outside any granule, and far from overflow."""
@@ -29,40 +36,60 @@ class Nodes:
     """Positions in a granule of every `NODE`-th pixel of the lattice around a window of it."""
 
     rows: NDArray[np.int64]
-    """Shape (nodes down, nodes across); in `NODE_UNITS` of a cell, 0 is the centre of the granule's first cell."""
+    """Shape (nodes down, nodes across); in `NODE_UNITS`, 0 is the centre of the granule's first pixel."""
     columns: NDArray[np.int64]
     start: tuple[int, int]
     """Row and column of the window's first pixel, counted from the first node."""
 
     def moved(self, row: int, column: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Rows and columns counted from another cell of the granule."""
+        """Rows and columns counted from another pixel of the granule."""
         return self.rows - row * NODE_UNITS, self.columns - column * NODE_UNITS
 
 
 @dataclass(frozen=True)
 class Placement:
-    """What to read of a granule for a window of the lattice, and what becomes of it."""
+    """What to read of a granule for a window of a grid, and what becomes of it."""
 
     native: Window
     """What to read of red and nir."""
     place: Window
-    """What that fills of the window of the lattice, in its pixels."""
-    factor: int = 1
-    """Native pixels along a cell, which is what an output pixel is made from."""
+    """What that fills of the window, in its pixels."""
     nodes: Nodes | None = None
-    """Where the cells go; None where cell after cell is pixel after pixel."""
+    """Where the window's pixels lie in the granule; None where pixel is on pixel."""
 
 
 @lru_cache(maxsize=4096)  # a few kB each; every date of a tile asks the same
 def place_granule(grid: GeoBox, window: Window, granule: GeoBox) -> Placement | None:
-    """How a granule (its native grid) covers a window of the lattice (its whole grid); None if it does not.
+    """How a granule (its native grid) covers a window of a grid (whole, of its pixel size); None if it does not."""
+    if grid.crs == granule.crs and _in_phase(grid, granule):
+        return _aligned(grid, window, granule)
+    nodes = _nodes(grid, window, granule)
+    native = Window(0, 0, *granule.shape).overlap(_reach(nodes, window))
+    return native and Placement(native, Window(0, 0, window.height, window.width), nodes)
 
-    Raises ValueError when the pixels of the lattice are no whole number of native ones.
+
+def source_windows(grid: GeoBox, window: Window, granule: GeoBox) -> list[tuple[Window, Window]]:
+    """What is read of a granule for a window of the lattice, one after the other, and the lattice's rows it is for.
+
+    All at once where pixels are of the native size; else strips of whole rows of cells, about `STRIP` native rows
+    each. Raises ValueError when the pixels of the lattice are no whole number of native ones.
     """
     factor = cell_factor(grid, granule)
-    if grid.crs != granule.crs or not _in_phase(grid, granule):
-        return _warped(grid, window, granule, factor)
-    return _aligned(grid, window, granule, factor)
+    fine, step = finer_grid(grid, factor), window.height if factor == 1 else max(1, STRIP // factor)
+    found = []
+    for row in range(0, window.height, step):
+        strip = Window(window.row + row, window.column, min(step, window.height - row), window.width)
+        placed = place_granule(fine, strip.finer(factor), granule)
+        if placed is not None:
+            found.append((placed.native, strip))
+    return found
+
+
+def finer_grid(grid: GeoBox, factor: int) -> GeoBox:
+    """The same ground in pixels `factor` times as narrow."""
+    a, _, c, _, e, f = list(grid.affine)[:6]
+    height, width = grid.shape
+    return GeoBox((height * factor, width * factor), Affine(a / factor, 0, c, 0, e / factor, f), grid.crs)
 
 
 def cell_factor(grid: GeoBox, granule: GeoBox) -> int:
@@ -85,31 +112,13 @@ def _in_phase(grid: GeoBox, granule: GeoBox) -> bool:
     return True
 
 
-def _aligned(grid: GeoBox, window: Window, granule: GeoBox, factor: int) -> Placement | None:
-    """Cells that lie wholly in the granule, on one pixel grid with it: of the others a part is unknown."""
-    column, row = pixel_place(granule, grid)  # of the lattice's origin, in native pixels
-    top, left = -(row // factor), -(column // factor)  # the first whole cell
-    bottom, right = (granule.shape.y - row) // factor, (granule.shape.x - column) // factor
-    cells = window.overlap(Window(top, left, bottom - top, right - left))
-    if cells is None:
-        return None
-    return Placement(
-        native=cells.finer(factor).moved(row, column),
-        place=cells.moved(-window.row, -window.column),
-        factor=factor,
-    )
+def _aligned(grid: GeoBox, window: Window, granule: GeoBox) -> Placement | None:
+    column, row = pixel_place(granule, grid)  # of the grid's origin, in native pixels
+    both = window.overlap(Window(-row, -column, *granule.shape))
+    return both and Placement(both.moved(row, column), both.moved(-window.row, -window.column))
 
 
-def _warped(grid: GeoBox, window: Window, granule: GeoBox, factor: int) -> Placement | None:
-    nodes = _nodes(grid, window, granule, factor)
-    cells = Window(0, 0, granule.shape.y // factor, granule.shape.x // factor)
-    needed = cells.overlap(_reach(nodes, window))
-    if needed is None:
-        return None
-    return Placement(needed.finer(factor), Window(0, 0, window.height, window.width), factor, nodes)
-
-
-def _nodes(grid: GeoBox, window: Window, granule: GeoBox, factor: int) -> Nodes:
+def _nodes(grid: GeoBox, window: Window, granule: GeoBox) -> Nodes:
     first = window.row // NODE, window.column // NODE
     down = np.arange(first[0], (window.row + window.height - 1) // NODE + 2)
     across = np.arange(first[1], (window.column + window.width - 1) // NODE + 2)
@@ -119,8 +128,8 @@ def _nodes(grid: GeoBox, window: Window, granule: GeoBox, factor: int) -> Nodes:
     xs, ys = transformer(str(grid.crs), str(granule.crs)).transform(*np.meshgrid(x, y))
     left, top = corner(granule)
     return Nodes(
-        rows=_units((ys - top) / (granule.affine.e * factor) - 0.5),
-        columns=_units((xs - left) / (granule.affine.a * factor) - 0.5),
+        rows=_units((ys - top) / granule.affine.e - 0.5),
+        columns=_units((xs - left) / granule.affine.a - 0.5),
         start=(window.row - first[0] * NODE, window.column - first[1] * NODE),
     )
 
@@ -137,7 +146,7 @@ def transformer(source: str, target: str) -> Transformer:
 
 
 def _reach(nodes: Nodes, window: Window) -> Window:
-    """Cells that the pixels of a window need: positions are extreme at the borders of what lies between nodes."""
+    """Native pixels that a window needs: positions are extreme at the borders of what lies between nodes."""
     rows, columns = (_breaks(start, n) for start, n in zip(nodes.start, (window.height, window.width), strict=True))
     low, high = [], []
     for positions in (nodes.rows, nodes.columns):

@@ -124,13 +124,15 @@ def build_plans(items: Iterable[pystac.Item], config: RunConfig) -> dict[str, Pl
     Granules stay in their own zone, so ground that two zones hold is in both. Zones that hold nothing of the region
     are left out. Each plan's configuration says its zone's `crs`.
     """
-    everything = _acquisitions(items, replace(config, grid="per-zone"))
+    if config.crs is not None:
+        raise ConfigError(f"crs {config.crs} and grid = per-zone: every zone has its own CRS, leave crs out")
+    everything = _acquisitions(items, config)
     zones: dict[int, list[Granule]] = defaultdict(list)
     for granule in everything.chosen:
         zones[granule.epsg].append(granule)
     plans, empty = {}, None
     for epsg, granules in sorted(zones.items()):
-        part = replace(everything, chosen=granules, dropped=[] if plans else everything.dropped)
+        part = replace(everything, chosen=granules, dropped=_dropped_with(granules, everything, first=not plans))
         try:
             plans[zone_name(epsg)] = _freeze(part, zone_config(config, zone_name(epsg)))
         except EmptySearchError as error:
@@ -138,6 +140,14 @@ def build_plans(items: Iterable[pystac.Item], config: RunConfig) -> dict[str, Pl
     if empty is not None and not plans:
         raise empty
     return plans
+
+
+def _dropped_with(granules: Sequence[Granule], everything: Processings, *, first: bool) -> list[Dropped]:
+    """What these granules took the place of; with the first zone's, what is of none."""
+    replaced = {name: {spare.id for spare in spares} for name, spares in everything.spares.items()}
+    own = set().union(*(replaced.get(granule.id, set()) for granule in granules))
+    others = set().union(*replaced.values()) - own
+    return [item for item in everything.dropped if item.id in own or (first and item.id not in others)]
 
 
 def zone_name(epsg: int) -> str:

@@ -166,7 +166,7 @@ def conflict_lines(report: RunReport) -> list[str]:
     """A warning for each granule whose pixels contradict its offset, the first `MOST_ROWS`."""
     found = guard.conflicts(report.verdicts)
     lines = [
-        f"item {verdict.item_id} (baseline {verdict.baseline}): {verdict.evidence}. Its NDVI follows the metadata; "
+        f"item {verdict.item_id} (baseline {verdict.baseline}): {verdict.evidence}. Its NDVI follows that offset; "
         "see `ndvi-scale doctor`"
         for verdict in found[:MOST_ROWS]
     ]
