@@ -558,6 +558,54 @@ def test_an_older_half_stays_where_the_newer_do_not_hold_its_ground(
     assert {name: ids(older) for name, older in found.spares.items()} == spares
 
 
+def test_a_copy_under_another_id_counts_once() -> None:
+    made = {"s2__generation_time": "2023-06-05T17:00:00Z"}
+    one, copy_ = granule("one", **made), granule("two", **made)
+    half = granule("half", **made)
+    found = choose_processings([copy_, one, half], {"one": WHOLE, "two": SHAKY, "half": EAST})
+    assert set(ids(found.chosen)) == {"one", "half"}
+    assert [dropped.reason for dropped in found.dropped] == ["is the same product as one (05.09)"]
+    assert ids(found.spares["one"]) == ["two"]
+
+
+def test_of_one_id_the_one_made_last_is_used_whatever_the_order() -> None:
+    first = granule("a", s2__generation_time="2023-06-05T17:00:00Z")
+    later = granule("a", s2__generation_time="2023-06-06T17:00:00Z")
+    for pair in ([first, later], [later, first]):
+        kept, dropped = chosen_of(pair)
+        assert [one.generation for one in kept] == ["2023-06-06T17:00:00Z"]
+        assert [one.reason for one in dropped] == ["the same id comes twice"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"proj:transform": [0, 0, 0, 0, 0, 0]},
+        {"proj:transform": [10, 0, 300_000, 0, 10, 4_900_020]},
+        {"proj:transform": [10, 1, 300_000, 1, -10, 4_900_020]},
+        {"proj:transform": [10, 0, 300_000, 0, -20, 4_900_020]},
+        {"proj:transform": [10, 0, float("inf"), 0, -10, 4_900_020]},
+        {"proj:epsg": 32600},
+        {"proj:epsg": 4326},
+        {"proj:code": "EPSG:0"},
+    ],
+    ids=str,
+)
+def test_projection_fields_that_make_no_map_of_squares_are_refused(change: Json) -> None:
+    document = feature()
+    for band in ("red", "nir", "scl"):
+        document["assets"][band].update({key: value for key, value in change.items() if key != "proj:epsg"})
+    document["properties"].update({key: value for key, value in change.items() if key == "proj:epsg"})
+    with pytest.raises(ItemError, match="its projection fields make no grid"):
+        granule_from_item(to_item(document))
+
+
+def test_a_media_type_that_is_no_text() -> None:
+    document = feature()
+    document["assets"]["red"]["type"] = 5
+    assert granule_from_item(to_item(document)).red.media_type == "5"
+
+
 def test_both_halves_of_a_split_datatake_stay() -> None:
     first = granule("half-a", s2__generation_time="2023-06-05T17:00:00Z")
     second = granule("half-b", s2__generation_time="2023-06-05T18:30:00Z")

@@ -7,6 +7,8 @@ import dataclasses
 import datetime as dt
 import json
 import math
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -482,6 +484,24 @@ def test_every_field_is_compared_above() -> None:
         "spares",
         "dropped",
     }
+
+
+def test_reading_a_plan_leaves_no_thread_behind(found: list[pystac.Item], tmp_path: Path) -> None:
+    """One of Arrow's, alive when the interpreter ends, aborts the process: exit code 134 in place of ours."""
+    for name, data in encode_plan(build_plan(found, RunConfig(crs=ZONE_31))).items():
+        (tmp_path / name).write_bytes(data)
+    script = """if True:
+        import os, sys
+        from pathlib import Path
+        from ndvi_scale.planfile import decode_plan
+        import odc.geo.geobox, shapely, pyarrow.parquet
+        files = {path.name: path.read_bytes() for path in Path(sys.argv[1]).iterdir()}
+        before = len(os.listdir("/proc/self/task"))
+        decode_plan(files)
+        print(len(os.listdir("/proc/self/task")) - before)
+    """
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "0"
 
 
 def test_the_files_can_be_read_without_us(found: list[pystac.Item]) -> None:

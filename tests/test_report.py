@@ -233,7 +233,7 @@ def test_verdicts_on_offsets_are_counted_named_and_told() -> None:
     text = shown(report.run_table(judged, None))
     assert "pixels agree for 1, contradict for 1, tell nothing for 1" in text
     (line,) = report.conflict_lines(judged)
-    assert line.startswith("item b (baseline 05.09): 9000 are dark. Its NDVI follows the metadata")
+    assert line.startswith("item b (baseline 05.09): 9000 are dark. Its NDVI follows that offset")
     assert report.report_json(judged)["offset_guard"]["b"] == {
         "judgement": "conflict",
         "offset": -1000,

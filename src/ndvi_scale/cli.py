@@ -480,7 +480,12 @@ def _existing_runs(url: str, storage: tuple[str, ...]) -> dict[str, tuple[Store,
     from ndvi_scale.settings import open_output
 
     runs = {}
-    for name in zones_of(open_output(url, storage)) or [""]:
+    place, _, group = url.rstrip("/").rpartition("/")
+    if place and group in zones_of(open_output(place, storage)):
+        url, names = place, [group]
+    else:
+        names = zones_of(open_output(url, storage)) or [""]
+    for name in names:
         store = open_output(url, storage, name)
         plan = load_plan(store)
         if plan is None:

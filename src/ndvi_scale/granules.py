@@ -9,11 +9,13 @@ import datetime as dt
 import math
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 
 from ndvi_scale import sentinel2
@@ -246,9 +248,19 @@ def _square_grid(shape: tuple[int, int], affine: Affine, crs: str) -> GeoBox:
     if not (affine.a == -affine.e > 0 and affine.b == affine.d == 0 and math.isfinite(affine.c + affine.f)):
         raise ValueError("pixels are squares, north up")
     grid = GeoBox(shape, affine, crs)
-    if grid.crs is None or not grid.crs.projected:
+    if not _is_map(crs):
         raise ValueError("the CRS is none in metres")
     return grid
+
+
+@lru_cache(maxsize=256)
+def _is_map(crs: str) -> bool:
+    """Whether it is a CRS in metres that PROJ can compute with; raises ProjError for what is none."""
+    known = CRS.from_user_input(crs)
+    if not known.is_projected:
+        return False
+    Transformer.from_crs(known, "EPSG:4326", always_xy=True)
+    return True
 
 
 def _zone_shape(shape: Any) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -83,7 +84,9 @@ def _draw(figure: Figure, layers: xr.DataArray, attrs: dict[str, Any]) -> None:
     images = [_panel(axis, layers.isel(time=position)) for position, axis in enumerate(axes[:count])]
     top.colorbar(images[-1], ax=axes, shrink=0.8, label="NDVI", extend="min", pad=0.015)
     crs = attrs.get("proj:code", "")
-    top.suptitle(f"{attrs.get('title', 'NDVI')}  ·  {crs}", fontsize=12, fontweight="bold")
+    title = f"{attrs.get('title', 'NDVI')}  ·  {crs or 'its own CRS'}"
+    letters = int(figure.get_size_inches()[0] * 9)  # of 12 points, on an inch
+    top.suptitle(textwrap.fill(title, letters), fontsize=12, fontweight="bold")
     _course(bottom.subplots(), layers)
     foot.text(0.99, 0.5, attrs.get("attribution", ""), ha="right", va="center", fontsize=7, color="#777777")
 

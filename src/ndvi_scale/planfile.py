@@ -92,7 +92,7 @@ def _parquet(rows: list[dict[str, Any]]) -> bytes:
 def _rows(data: bytes) -> list[dict[str, Any]]:
     # In this thread, and from no file object of Python: one of Arrow's threads that wants the interpreter when that
     # ends aborts the process (1 of 8 refused runs, with Arrow 26).
-    return pq.read_table(pa.BufferReader(data), use_threads=False, pre_buffer=False).to_pylist()
+    return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False).to_pylist()
 
 
 def _grid_dict(geobox: GeoBox) -> dict[str, Any]:

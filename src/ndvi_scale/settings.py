@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ndvi_scale.errors import ConfigError
+from ndvi_scale.errors import ConfigError, EmptySearchError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from ndvi_scale.config import RunConfig
     from ndvi_scale.plan import Plan
     from ndvi_scale.store import Store
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Settings:
         from ndvi_scale.search import search_items
 
         config = self.config
-        return search_items(
+        found = search_items(
             self.items or config.catalog,
             aoi=config.aoi,
             datetime=config.datetime,
@@ -58,6 +61,7 @@ class Settings:
             collection=config.collection,
             cache=self.search_cache,
         )
+        return _of_tiles(found, config.tiles) if config.tiles else found
 
     def build_plan(self) -> Plan:
         """Search and freeze."""
@@ -76,6 +80,16 @@ class Settings:
         if not self.out:
             raise ConfigError("no output given: use --out PATH, or --out URL such as s3://bucket/name.zarr")
         return open_output(self.out, self.storage, group)
+
+
+def _of_tiles(items: list[pystac.Item], tiles: tuple[str, ...]) -> list[pystac.Item]:
+    from ndvi_scale.sentinel2 import item_tile
+
+    kept = [item for item in items if item_tile(item.properties, item.id) in tiles]
+    if not kept:
+        raise EmptySearchError(f"none of {len(items)} items is of tile {', '.join(tiles)}: check its name")
+    logger.info("%d items are of other tiles than %s", len(items) - len(kept), ", ".join(tiles))
+    return kept
 
 
 def _items_digest(path: Path) -> str:
