@@ -234,6 +234,21 @@ def test_file_refused(tmp_path: Path, document: Any, value: str, rule: str, reme
     assert all(part in str(caught.value) for part in (str(path), value, rule, remedy)), str(caught.value)
 
 
+@pytest.mark.parametrize("opened", ["[", '{"type":"GeometryCollection","geometries":['])
+def test_a_file_that_nests_too_deep_is_refused(tmp_path: Path, opened: str) -> None:
+    closed = "".join({"[": "]", "{": "}"}[sign] for sign in reversed(opened) if sign in "[{")
+    for depth in (900, 200_000):
+        path = write(tmp_path, opened * depth + closed * depth)
+        with pytest.raises(ConfigError, match=r"nested too deep|no GeoJSON type|no polygon"):
+            read_aoi(path)
+
+
+def test_a_polygon_that_nests_too_deep_is_refused(tmp_path: Path) -> None:
+    text = '{"type":"Polygon","coordinates":' + "[" * 900 + "1" + "]" * 900 + "}"
+    with pytest.raises(ConfigError, match="rings of"):
+        read_aoi(write(tmp_path, text))
+
+
 @pytest.mark.parametrize("name", ["absent.geojson", "."])
 def test_unreadable_file_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match=r"cannot be read \(.+\)\. Check the path"):

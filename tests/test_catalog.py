@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pyarrow import parquet
 
+import stac
 from ndvi_scale import search
 from ndvi_scale.aoi import Aoi, parse_bbox
 from ndvi_scale.errors import EmptySearchError, SearchError
@@ -20,6 +21,17 @@ from stac import COLLECTION, collection_of, days, item, says, scripted_api, stat
 
 if TYPE_CHECKING:
     import services
+
+
+def without(document: stac.Json, field: str) -> stac.Json:
+    return {key: value for key, value in document.items() if key != field}
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
 
 
 def test_static_catalog_is_walked_once_with_absolute_hrefs(tmp_path: Path) -> None:
@@ -91,6 +103,26 @@ def test_list_of_items(tmp_path: Path) -> None:
             "cannot be read (No such file or directory)",
             "Check the path",
         ),
+        ("bad.json", "[" * 200_000, "bad.json", "nested too deep", "Check the address"),
+        ("bad.json", collection_of(without(item(1), "type")), "20230601", "not a STAC item", "leave"),
+        ("bad.json", collection_of(item(1, type="Catalog")), "20230601", "not a STAC item", "leave"),
+        ("bad.json", collection_of(without(item(1), "stac_version")), "20230601", "not a STAC item", "leave"),
+        ("bad.json", collection_of(item(1, id=5)), "5", "its id is no text", "leave"),
+        ("bad.json", collection_of(item(1, geometry=nested(900))), "20230601", "nested more than 100", "leave"),
+        (
+            "bad.json",
+            collection_of(item(1, properties={"x": nested(900)})),
+            "20230601",
+            "nested more than 100",
+            "leave",
+        ),
+        (
+            "bad.json",
+            {"type": "Catalog", "stac_version": "1.0.0", "links": [{"rel": ["item"], "href": "a.json"}]},
+            "bad.json",
+            "rel of a link are text",
+            "Check the address",
+        ),
         ("bad.parquet", "PAR", "bad.parquet", "stac-geoparquet", "Check the address"),
     ],
 )
@@ -99,6 +131,13 @@ def test_bad_files_are_told(tmp_path: Path, name: str, document: Any, value: str
     with pytest.raises(SearchError) as caught:
         search_items(path)
     says(caught, value, rule, remedy)
+
+
+@pytest.mark.parametrize("address", ["http://[::1/", "http://me:secret@[::1/?sig=secret", "file://[::1/a.json"])
+def test_addresses_that_are_no_url(address: str) -> None:
+    with pytest.raises(SearchError, match=r"\[::1/.*: no URL .*https://host/path") as caught:
+        search_items(address)
+    assert "secret" not in str(caught.value)
 
 
 # Over HTTP

@@ -232,6 +232,19 @@ def test_absurdly_large_metadata_are_not_read(real_data: Path, tmp_path: Path) -
         look(item_file(real_data, UES), metadata=str(path))
 
 
+def test_absurdly_large_metadata_are_not_read_over_http(
+    real_data: Path, tmp_path: Path, range_http: services.RangeServer
+) -> None:
+    range_http.reset()
+    with (range_http.directory / "large.xml").open("wb") as file:
+        file.truncate(10_000_001)
+    item = changed(item_file(real_data, UNU), tmp_path / "item.json")
+    document = json.loads(item.read_text())
+    document["assets"]["product_metadata"] = {"href": f"{range_http.url}/large.xml"}
+    item.write_text(json.dumps(document))
+    assert "too large (more than 10,000,000 bytes)" in said(look(item))["product metadata"]
+
+
 # Recorded items, whose pixels are far away
 
 

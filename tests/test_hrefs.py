@@ -40,6 +40,12 @@ FROM_ANYWHERE = [
     "J2K_SUBFILE:1,2,/data/a.jp2",
     "NETCDF:/data/a.nc:ndvi",
     "zip+file:///data/a.zip!a.tif",
+    "/./vsicurl/http://example.org/a.tif",
+    "/data/../vsicurl/http://example.org/a.tif",
+    "//vsicurl/http://example.org/a.tif",
+    "///data/.././vsis3/bucket/a.tif",
+    "\\data\\..\\vsizip\\a.zip",
+    "file:///data/../vsicurl/http://example.org/a.tif",
     "ftp://example.org/a.tif",
     "vrt:///data/a.tif",
     "<VRTDataset rasterXSize='1'/>",
@@ -82,6 +88,15 @@ FROM_REMOTE = [
     "http://[fd00:ec2::254]/latest/meta-data",
     "http://100.100.100.200/latest/meta-data",
     "http://metadata.google.internal/computeMetadata/v1/",
+    "http://instance-data/latest/meta-data",
+    "http://instance-data.ec2.internal/latest/meta-data",
+    "http://168.63.129.16/machine",
+    "http://192.0.0.192/opc/v2",
+    "http://localhost6.localdomain6/a.tif",
+    "http://[::ffff:0:127.0.0.1]/a.tif",
+    "http://[64:ff9b:1::7f00:1]/a.tif",
+    "http://127.0.0.1%00/a.tif",
+    "http://example.org%00.127.0.0.1/a.tif",
     "http://127%2e0%2e0%2e1/a.tif",
     "http://\uff11\uff12\uff17.0.0.1/a.tif",
     "http://127。0.0.1/a.tif",
@@ -326,6 +341,14 @@ def test_saved_items_are_unsigned_in_every_corner(tmp_path: Path, suffix: str) -
     text = (tmp_path / f"items.{suffix}").read_bytes()
     for secret in (b"sig=", b"Signature", b"AKIA", b"Goog"):
         assert secret not in text
+
+
+def test_what_is_no_url_is_still_unsigned() -> None:
+    assert unsigned("http://me:word@[::1/a.tif?sig=1#x") == "http://[::1/a.tif"
+
+
+def test_a_nul_in_a_host_is_no_address() -> None:
+    assert is_remote("http://a%00b/catalog.json")
 
 
 def test_fields_that_are_no_hrefs_stay() -> None:

@@ -89,6 +89,17 @@ def says(error: pytest.ExceptionInfo[Exception], *parts: str) -> None:
 # Which items
 
 
+def test_an_item_whose_footprint_is_no_place_is_an_item_error() -> None:
+    wrong = granule_item("wrong")
+    wrong.geometry = {"type": "Polygon", "coordinates": [[[-1e9, 0], [1e9, 0], [1e9, 9], [-1e9, 0]]]}
+    with pytest.raises(ItemError, match=r"item wrong: .*not within 540 degrees") as caught:
+        build_plan([granule_item("good"), wrong], RunConfig())
+    assert caught.value.item_id == "wrong"
+    plan = build_plan([granule_item("good"), wrong], RunConfig(on_error="skip"))
+    assert [granule.id for granule in plan.granules] == ["good"]
+    assert [dropped.id for dropped in plan.dropped] == ["wrong"]
+
+
 def test_what_the_sandbox_gives(sandbox: Sandbox, found: list[pystac.Item]) -> None:
     plan = build_plan(found, RunConfig(aoi=parse_bbox(sandbox.bbox), chunk=96))
     assert [granule.id for granule in plan.granules] == [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -172,6 +173,11 @@ def test_footprint_that_is_not_valid_still_has_its_area(tmp_path: Path) -> None:
         ({"geometry": None, "bbox": [1, 2]}, "not one"),
         ({"geometry": {"type": "Polygon", "coordinates": [[[1, "a"]]]}}, "not one"),
         ({"geometry": {"type": "Blob"}}, "not one"),
+        ({"geometry": box(-1e9, -10, 1e9, 10)}, "the coordinate -1e+09 is not within 540 degrees of 0"),
+        ({"geometry": box(-1e300, -10, 1e300, 10)}, "not within 540 degrees"),
+        ({"geometry": box(0, -1e300, 1, 1e300)}, "not within 540 degrees"),
+        ({"geometry": box(0, 40, math.inf, 50)}, "the coordinate inf is not"),
+        ({"geometry": box(0, 40, math.nan, 50)}, "the coordinate nan is not"),
     ],
 )
 def test_item_without_a_place_is_named(tmp_path: Path, changes: Json, rule: str) -> None:

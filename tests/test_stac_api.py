@@ -307,7 +307,15 @@ def test_what_a_server_may_answer(api: ScriptedApi, path: str, answer: Any, part
 @pytest.mark.parametrize(
     ("page", "parts"),
     [
-        ({}, ("does not answer as STAC (KeyError: 'features')", "Check the address")),
+        ({}, ("does not answer as STAC (a page without a list of objects 'features')", "Check the address")),
+        ({"features": None}, ("a page without a list of objects 'features'", "Check the address")),
+        ({"features": {}}, ("a page without a list of objects 'features'", "Check the address")),
+        (collection_of(item(1)) | {"links": [{"rel": ["next"], "href": "x"}]}, ("are text", "Check the address")),
+        (
+            collection_of(item(1)) | {"links": [{"rel": "next", "href": "x", "method": 5}]},
+            ("its next page is 5", "only GET and POST", "Tell the provider"),
+        ),
+        (collection_of(item(1, links=[{"rel": "self", "href": "http://[::1/"}])), ("is no URL", "Correct it")),
         ({"code": "Oops", "description": "200, and yet wrong"}, ("does not answer as STAC", "Check the address")),
         ({"features": [3]}, ("does not answer as STAC", "Check the address")),
         ({"features": [{"id": "x"}]}, ("'x' is not a STAC item", "leave it out")),
@@ -323,6 +331,93 @@ def test_pages_that_are_not_stac(api: ScriptedApi, page: Json, parts: tuple[str,
     with pytest.raises(SearchError) as caught:
         search_items(api.url)
     says(caught, api.url, *parts)
+
+
+def test_a_broken_page_is_not_kept_as_an_empty_month(api: ScriptedApi, tmp_path: Path) -> None:
+    api.search = lambda _: {"type": "FeatureCollection", "features": None}
+    with pytest.raises(SearchError, match="a page without a list"):
+        search_items(api.url, datetime="2023-06", collection=COLLECTION, cache=tmp_path)
+    api.search = lambda _: collection_of(item(1))
+    assert days(search_items(api.url, datetime="2023-06", collection=COLLECTION, cache=tmp_path)) == [1]
+
+
+@pytest.mark.parametrize("collections", [None, [1], ["a"], {"id": "a"}])
+def test_collections_that_are_none(api: ScriptedApi, collections: Any) -> None:
+    api.other["/collections"] = {"collections": collections, "links": []}
+    with pytest.raises(SearchError, match=r"a page without a list of objects 'collections'.*Check the address"):
+        search_items(api.url)
+
+
+def test_what_a_landing_page_may_say_wrongly(api: ScriptedApi) -> None:
+    api.conforms = 5  # type: ignore[assignment]
+    api.methods = [5, None, "PATCH"]  # type: ignore[list-item]
+    assert days(search_items(api.url, cloud_cover=3, collection=COLLECTION)) == [1, 2, 3]
+    assert {method for method, path, _ in api.asked if path == "/search"} == {"POST"}
+    api.methods = ["PATCH"]
+    with pytest.raises(SearchError, match="links no item search"):
+        search_items(api.url, collection=COLLECTION)
+
+
+# Where a remote API may lead
+
+
+class FakeWeb:
+    """Answers every question of a session with one page, and keeps the questions."""
+
+    def __init__(self, page: Json) -> None:
+        self.page = page
+        self.asked: list[Any] = []
+
+    def read_json(self, source: Any, **_: Any) -> Json:
+        self.asked.append(source)
+        return self.page if len(self.asked) == 1 else {"features": [], "collections": []}
+
+
+def remote_api(page: Json, **hrefs: str) -> tuple[stac_api.Api, FakeWeb]:
+    links = {"search": "https://api.example.org/search", "data": "https://api.example.org/collections"} | hrefs
+    landing = {"conformsTo": [], "links": [{"rel": rel, "href": href} for rel, href in links.items()]}
+    fake = FakeWeb(page)
+    return stac_api.Api(landing, "https://api.example.org/", fake), fake  # type: ignore[arg-type]
+
+
+HERE = ["http://127.0.0.1:8080/x", "http://169.254.169.254/latest", "file:///etc/passwd", "//[::1]/x"]
+
+
+@pytest.mark.parametrize("href", HERE)
+def test_a_remote_api_does_not_lead_to_this_machine(href: str) -> None:
+    page = collection_of(item(1)) | {"links": [{"rel": "next", "href": href}]}
+    api, fake = remote_api(page)
+    with pytest.raises(SearchError, match=r"example.org/search: links to .*a remote catalog may not point to"):
+        list(stac_api.api_items(api, stac_api.Wanted(None, None, None, None), COLLECTION))
+    assert len(fake.asked) == 1
+    api, fake = remote_api(page, search=href, data=href)
+    with pytest.raises(SearchError, match=r"example.org/: links to .*a remote catalog may not point to"):
+        list(stac_api.api_items(api, stac_api.Wanted(None, None, None, None), COLLECTION))
+    with pytest.raises(SearchError, match="may not point to"):
+        stac_api.check_collection(api, COLLECTION)
+    assert fake.asked == []
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "patch", 5])
+def test_next_links_only_get_and_post(method: Any) -> None:
+    link = {"rel": "next", "href": "https://api.example.org/search", "method": method}
+    api, fake = remote_api(collection_of(item(1)) | {"links": [link]})
+    with pytest.raises(SearchError, match="only GET and POST over http"):
+        list(api.pages("https://api.example.org/search", "features"))
+    assert len(fake.asked) == 1
+
+
+def test_headers_of_next_links_are_not_sent() -> None:
+    link = {"rel": "next", "href": "?page=2", "method": "post", "headers": {"X-Secret": "1"}, "body": {"a": 1}}
+    api, fake = remote_api(collection_of(item(1)) | {"links": [link]})
+    assert len(list(api.pages("https://api.example.org/search", "features"))) == 1
+    sent = fake.asked[1].to_dict()
+    assert sent == {
+        "rel": "next",
+        "href": "https://api.example.org/search?page=2",
+        "method": "POST",
+        "body": {"a": 1},
+    }
 
 
 def test_landing_page_without_search(api: ScriptedApi) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from typing import TYPE_CHECKING
+import zlib
+from http.server import BaseHTTPRequestHandler
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
+from pystac_client.exceptions import APIError
 
+import services
 from ndvi_scale import web
 from ndvi_scale.aoi import parse_bbox
+from ndvi_scale.catalog import parquet_items, read_json
 from ndvi_scale.errors import SearchError
 from ndvi_scale.search import search_items
 from replay import Fault, Replay, replaying
@@ -18,6 +24,9 @@ from stac import says
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    import pystac
+    from pystac_client.stac_api_io import StacApiIO
 
 CONSTANCE = {"aoi": parse_bbox("9,47,10,48"), "datetime": "2020-03-01/2020-03-05", "collection": "sentinel-2-l2a"}
 BUSY = "<html><body>busy</body></html>"
@@ -73,6 +82,70 @@ def test_lasting_faults_end(
     says(caught, earth_search.url, *parts)
     assert "secret" not in str(caught.value)
     assert len(earth_search.asked) <= 9
+
+
+# Answers without end
+
+
+class _Endless(BaseHTTPRequestHandler):
+    """Answers that say nothing of their length: 64 MB of blanks, as they are or packed."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        self.send_response(200)
+        packed = "gzip" in self.path
+        if packed:
+            self.send_header("Content-Encoding", "gzip, gzip" if "twice" in self.path else "gzip")
+        self.end_headers()
+        packer = zlib.compressobj(wbits=31)
+        piece = b" " * 1_000_000
+        with contextlib.suppress(OSError):  # who asked has gone
+            for _ in range(64):
+                self.wfile.write(packer.compress(piece) if packed else piece)
+            self.wfile.write(packer.flush() if packed else b"")
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (its name in the base class)
+        pass
+
+
+@pytest.fixture(scope="module")
+def endless() -> Iterator[str]:
+    with services.serving(_Endless) as url:
+        yield url
+
+
+def _read_parquet(href: str, session: StacApiIO) -> list[pystac.Item]:
+    return list(parquet_items(href, session))
+
+
+@pytest.mark.parametrize("path", ["/catalog.json", "/gzip.json", "/items.parquet", "/gzip.parquet"])
+def test_answers_are_read_up_to_a_limit(endless: str, path: str) -> None:
+    _Endless.asked.clear()
+    read = _read_parquet if path.endswith("parquet") else read_json
+    with web.web_session(5_000_000) as session, pytest.raises(SearchError) as caught:
+        read(f"{endless}{path}?sig=secret", session)
+    says(caught, f"{endless}{path}: the answer is too large (more than 5,000,000 bytes)", "download it")
+    assert "secret" not in str(caught.value)
+    assert len(_Endless.asked) == 1  # to ask again would bring the same
+
+
+def test_what_is_packed_twice_is_not_unpacked(endless: str) -> None:
+    with web.web_session() as session, pytest.raises(SearchError, match=r"too large \(packed more than once"):
+        read_json(f"{endless}/gzip-twice.json", session)
+
+
+def test_a_search_has_a_limit() -> None:
+    with web.web_session() as session:
+        assert session.session.get_adapter("https://example.org").limit == web.ANSWER_BYTES <= 256 << 20  # type: ignore[attr-defined]
+
+
+def test_no_memory_is_not_no_network() -> None:
+    failed = APIError("")
+    failed.__context__ = MemoryError()
+    with pytest.raises(SearchError, match="does not fit into the memory"), web.answers("https://example.org/"):
+        raise failed
 
 
 def test_retry_after_is_kept_but_capped(earth_search: Replay, monkeypatch: pytest.MonkeyPatch) -> None:

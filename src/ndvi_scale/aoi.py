@@ -33,6 +33,7 @@ Bbox = tuple[float, float, float, float]
 # Real footprints reach 180.0000000000001: what a sum of doubles can miss by, 0.1 mm on the ground.
 _ROUNDING_DEG = 1e-9
 _HALF_TURN = 180.0
+_FARTHEST_DEG = 540.0  # a footprint that crosses the antimeridian may be written on beyond it, by one turn
 _WGS84_NAME = re.compile(r"(CRS:?84|EPSG:+([0-9.]*:)?4326)$", re.IGNORECASE)
 TILE_SIDE = 109_800
 """Metres along a Sentinel-2 tile: its MGRS square and 9.8 km of the next two."""
@@ -106,8 +107,12 @@ def _four_numbers(source: str) -> Bbox:
 def read_aoi(path: str | Path) -> Aoi:
     """Read the polygons of a GeoJSON file and unite them; heights are dropped. Raises ConfigError."""
     path = Path(path)
-    document = _read_json(path)
-    found = list(_geometries(document, path))
+    try:
+        found = list(_geometries(_read_json(path), path))
+    except RecursionError as error:
+        raise ConfigError(
+            f"{path}: nested too deep to be GeoJSON. Write the file again from its source."
+        ) from error
     areas = [_checked(geometry, path) for geometry in found if geometry["type"] not in _NO_AREA_TYPES]
     areas = [area for area in areas if not area.is_empty]
     if not areas:
@@ -180,6 +185,7 @@ def _checked(document: dict[str, Any], path: Path) -> Area:
         IndexError,
         KeyError,
         AttributeError,
+        RecursionError,
         shapely.errors.ShapelyError,
     ) as error:
         raise ConfigError(
@@ -230,8 +236,9 @@ def split_antimeridian(geometry: BaseGeometry) -> Area:
 
     An edge longer than 180 degrees is taken to go the short way round, as in odd but common GeoJSON; where
     that is not valid and the long way is, the long way. Raises ValueError, with the reason, when neither is
-    valid or a ring goes round a pole.
+    valid, a ring goes round a pole or `check_degrees` fails.
     """
+    check_degrees(geometry)
     if not any(_longest_edge(ring) > _HALF_TURN for ring in _rings(geometry)):
         if not geometry.is_valid:
             raise ValueError(shapely.is_valid_reason(geometry))
@@ -243,6 +250,14 @@ def split_antimeridian(geometry: BaseGeometry) -> Area:
             raise
     logger.warning("edges longer than 180 degrees are valid only the long way round: it spans the globe")
     return _area(geometry)
+
+
+def check_degrees(geometry: BaseGeometry) -> None:
+    """Raise ValueError where coordinates cannot be degrees: to fold them would take for ever, or fail."""
+    degrees = shapely.get_coordinates(geometry)
+    wrong = degrees[~(np.abs(degrees) <= _FARTHEST_DEG)]  # NaN too
+    if wrong.size:
+        raise ValueError(f"the coordinate {wrong[0]:g} is not within {_FARTHEST_DEG:g} degrees of 0")
 
 
 def polygons_of(geometry: BaseGeometry) -> list[Polygon]:

@@ -18,7 +18,7 @@ from urllib.parse import urljoin, urlsplit
 from urllib.request import url2pathname
 
 import pystac
-from pystac.errors import STACError
+from pystac.errors import STACError, STACTypeError
 
 from ndvi_scale.errors import SearchError
 from ndvi_scale.hrefs import is_remote, refusal, refused_asset, unsigned
@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 Json = dict[str, Any]
 
 PARQUET = (".parquet", ".geoparquet")
+_MAX_DEPTH = 100  # real items nest some ten deep; what copies and writes them does so recursively
 _READS_AT_ONCE = 16  # item files of a static catalog; each is one round trip
 
 
@@ -42,7 +43,10 @@ _READS_AT_ONCE = 16  # item files of a static catalog; each is one round trip
 
 def locate(text: str) -> str:
     """Absolute path, or URL as it is; a file: URL becomes its path. Raises SearchError."""
-    scheme = urlsplit(text).scheme
+    try:
+        scheme = urlsplit(text).scheme
+    except ValueError as error:
+        raise SearchError(f"{shown(text)}: no URL ({error}). Write it like https://host/path.") from None
     if is_url(text):
         return text
     if scheme == "file":
@@ -141,7 +145,7 @@ def linked_items(document: Json, base: str, web: StacApiIO) -> Iterator[pystac.I
                 elif found.get("type") == "FeatureCollection":
                     yield from (to_item(feature, where, origin=base) for feature in _features(found, where))
                 else:
-                    linked.update(dict.fromkeys(_followed(_children(found, where), where, base)))
+                    linked.update(dict.fromkeys(followed(_children(found, where), where, base)))
             hrefs = [href for href in linked if href not in seen]
             seen.update(hrefs)
             level = list(zip(pool.map(partial(read_json, web=web), hrefs), hrefs, strict=True))
@@ -180,8 +184,11 @@ def _children(document: Json, where: str) -> list[str]:
     return hrefs
 
 
-def _followed(hrefs: list[str], where: str, base: str) -> list[str]:
-    """The links themselves, once none leads from a remote catalog to this machine."""
+def followed(hrefs: list[str], where: str, base: str) -> list[str]:
+    """The links themselves, once none leads from a remote catalog or API to this machine.
+
+    They stand in the document `where`; the search began at `base`. Raises SearchError.
+    """
     remote = is_remote(base) or is_remote(where)
     for href in hrefs:
         if why := refusal(href, remote=remote):
@@ -192,7 +199,19 @@ def _followed(hrefs: list[str], where: str, base: str) -> list[str]:
 def links_of(document: Json, where: str) -> list[Json]:
     """Links of any STAC document, with absolute hrefs."""
     with answers(where):
-        return [{**link, "href": absolute_href(link["href"], where)} for link in document.get("links") or []]
+        return [_absolute_link(link, where) for link in document.get("links") or []]
+
+
+def _absolute_link(link: Json, where: str) -> Json:
+    href = link["href"] or ""
+    if not isinstance(href, str) or not isinstance(link.get("rel", ""), str):
+        raise TypeError("href and rel of a link are text")
+    try:
+        return {**link, "href": absolute_href(href, where)}
+    except ValueError as error:
+        raise SearchError(
+            f"{shown(where)}: links to {shown(href)}, which is no URL ({error}). Correct it."
+        ) from None
 
 
 def to_item(feature: Json, base: str, *, own_file: bool = False, origin: str = "") -> pystac.Item:
@@ -202,6 +221,7 @@ def to_item(feature: Json, base: str, *, own_file: bool = False, origin: str = "
     (see `hrefs.refusal`) keeps no href, but a field that says why.
     """
     try:
+        _check_feature(feature)
         remote = is_remote(base) or is_remote(origin)
         assets = {key: _asset(asset, base, remote=remote) for key, asset in feature["assets"].items()}
         # pystac fetches a linked root by itself (in to_dict, get_self_href, …), without any time-out.
@@ -211,12 +231,31 @@ def to_item(feature: Json, base: str, *, own_file: bool = False, origin: str = "
         bbox = list(feature["bbox"]) if feature.get("bbox") else None
         whole = {**feature, "links": links, "assets": assets, "bbox": bbox}
         return pystac.Item.from_dict(whole, migrate=False, preserve_dict=True)
-    except (STACError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (STACError, STACTypeError, KeyError, TypeError, ValueError, AttributeError) as error:
         name = feature.get("id") if isinstance(feature, dict) else feature
         raise SearchError(
             f"{shown(base)}: {name!r} is not a STAC item ({type(error).__name__}: {error}). "
             "Correct it or leave it out."
         ) from error
+
+
+def _check_feature(feature: Json) -> None:
+    """What pystac takes, and what would fail later without the item's name."""
+    if not isinstance(feature["id"], str):
+        raise TypeError("its id is no text")
+    if _is_deeper(feature, _MAX_DEPTH):
+        raise ValueError(f"nested more than {_MAX_DEPTH} deep")
+
+
+def _is_deeper(value: Any, depth: int) -> bool:
+    """Whether objects and lists stand in one another more than `depth` times; itself without recursion."""
+    level = [value]
+    for _ in range(depth):
+        nested = [one.values() if isinstance(one, dict) else one for one in level]
+        level = [inner for one in nested for inner in one if isinstance(inner, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def _asset(asset: Json, base: str, *, remote: bool) -> Json:

@@ -250,7 +250,7 @@ def _fetch(href: str) -> str | bytes:
     if not is_url(href):
         raise ConfigError(f"{shown(href)} is neither a file nor http(s); give --metadata MTD_MSIL2A.xml")
     signed = open_access(href).path.removeprefix("/vsicurl/")
-    with web_session() as web, answers(href):
+    with web_session(METADATA_BYTES) as web, answers(href):
         return web.request(signed)
 
 

@@ -8,6 +8,7 @@ it is not kept.
 from __future__ import annotations
 
 import ipaddress
+import posixpath
 import re
 import socket
 import unicodedata
@@ -29,16 +30,25 @@ _OWN_NAMES: Final = frozenset(
         "localhost",
         "localhost.localdomain",
         "localhost6",
+        "localhost6.localdomain6",
         "ip6-localhost",
         "ip6-loopback",
         # What clouds call the service that hands out the machine's own credentials.
         "metadata",
         "metadata.google.internal",
+        "instance-data",
+        "instance-data.ec2.internal",
     }
 )
-_METADATA: Final = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "100.100.100.200")))
-"""The same service by address (AWS over IPv6, Alibaba), where it is not link-local."""
+_METADATA: Final = frozenset(
+    map(ipaddress.ip_address, ("fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192"))
+)
+"""The same service by address (AWS over IPv6, Alibaba, Azure, Oracle), where it is not link-local."""
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+_NAT64_OWN: Final = ipaddress.ip_network("64:ff9b:1::/48")
+"""Translation inside a network (RFC 8215): where in it the IPv4 address stands is that network's choice."""
+_TRANSLATED: Final = ipaddress.ip_network("::ffff:0:0:0/96")
+"""IPv4 as stateless translation writes it (RFC 2765): ::ffff:0:127.0.0.1."""
 
 _USER_OF_BUCKET: Final = re.compile(
     r"[A-Za-z0-9$][A-Za-z0-9._-]*(@[a-z0-9]{3,24}\.(blob|dfs)\.core\.windows\.net)?"
@@ -62,7 +72,10 @@ def unsigned(href: str) -> str:
     scheme, separator, _ = href.partition("://")
     if not separator:
         return href
-    parts = urlsplit(href)
+    try:
+        parts = urlsplit(href)
+    except ValueError:
+        return bare(href)
     place = parts.netloc
     if scheme.lower() not in {"az", "abfs", "abfss"}:  # there, what stands before @ is the container
         place = place.rpartition("@")[2]
@@ -77,6 +90,12 @@ def unsigned(href: str) -> str:
     if place == parts.netloc and kept == pairs:
         return href
     return urlunsplit((parts.scheme, place, parts.path, "&".join(kept), parts.fragment))
+
+
+def bare(href: str) -> str:
+    """What would be a URL, but cannot be parsed as one, without user, query and fragment."""
+    scheme, _, rest = re.split(r"[?#]", href)[0].partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
 def _name(pair: str) -> str:
@@ -113,7 +132,8 @@ def refusal(href: str, *, remote: bool) -> str:
     except ValueError as error:
         return f"an href is no URL ({error})"
     path = unquote(urlsplit(href).path) if scheme == "file" else href
-    if re.match(r"[\\/]+vsi", path, re.IGNORECASE):
+    # What GDAL or the file system would make of /./vsicurl and /data/../vsicurl.
+    if re.match(r"/+vsi", posixpath.normpath(path.replace("\\", "/")), re.IGNORECASE):
         return "an href names one of GDAL's virtual file systems"
     if not scheme:
         if re.match(r"[A-Za-z][A-Za-z0-9_+.-]+:", href):
@@ -130,7 +150,7 @@ def _refused_place(href: str, scheme: str) -> str:
     netloc = unquote(urlsplit(href).netloc)
     if scheme in BUCKET_SCHEMES:
         return "" if _USER_OF_BUCKET.fullmatch(netloc) else f"{netloc!r} is no name of a bucket"
-    if not netloc or re.search(r"[\s\\]", netloc):
+    if not netloc or not netloc.isprintable() or re.search(r"[\s\\]", netloc):
         return "an href has no host that can be understood"
     try:
         host = urlsplit(f"//{netloc}").hostname or ""
@@ -157,7 +177,7 @@ def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         pass
     try:  # 127.1, 0x7f000001, 0177.0.0.1, 2130706433: what a resolver takes for an address
         return ipaddress.IPv4Address(socket.inet_aton(name))
-    except (OSError, UnicodeError):
+    except (OSError, ValueError):  # not an address, not ASCII, or a NUL in it
         return None
 
 
@@ -165,8 +185,10 @@ def _is_own_address(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> b
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour
         low = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        if inner is None and (address in _NAT64 or int(address) >> 32 == 0):
-            inner = low  # 64:ff9b::7f00:1, ::127.0.0.1
+        if inner is None and (address in _NAT64 or address in _TRANSLATED or int(address) >> 32 == 0):
+            inner = low  # 64:ff9b::7f00:1, ::ffff:0:127.0.0.1, ::127.0.0.1
+        if address in _NAT64_OWN:
+            return True
         if inner is not None and _is_own_address(inner):
             return True
     elif int(address) >> 24 == 0:  # "this network", which Linux takes for itself

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ndvi_scale.errors import ConfigError, EmptySearchError, ItemError
+from ndvi_scale.errors import ConfigError, EmptySearchError, ItemError, SearchError
 from ndvi_scale.granules import Dropped, Granule, Processings, choose_processings, granule_from_item
 from ndvi_scale.grid import (
     bounds_of,
@@ -162,10 +162,9 @@ def zone_config(config: RunConfig, name: str) -> RunConfig:
 
 def _acquisitions(items: Iterable[pystac.Item], config: RunConfig) -> Processings:
     """The granules that count, each acquisition once."""
-    items = list(items)
-    granules, dropped = _usable_granules(items, config)
+    granules, footprints, dropped = _usable_granules(items, config)
     granules, other_tiles = _of_tiles(granules, config.tiles)
-    found = choose_processings(granules, _footprints(items))
+    found = choose_processings(granules, footprints)
     return replace(found, dropped=dropped + other_tiles + found.dropped)
 
 
@@ -188,11 +187,17 @@ def _freeze(acquisitions: Processings, config: RunConfig) -> Plan:
     )
 
 
-def _usable_granules(items: Iterable[pystac.Item], config: RunConfig) -> tuple[list[Granule], list[Dropped]]:
-    granules, dropped = [], []
+def _usable_granules(
+    items: Iterable[pystac.Item], config: RunConfig
+) -> tuple[list[Granule], dict[str, BaseGeometry], list[Dropped]]:
+    """Granules, what is known of their ground by id, and the items that are no granule."""
+    granules, footprints, dropped = [], {}, []
     for item in items:
         try:
-            granules.append(granule_from_item(item, config.offset, config.assets))
+            granule = granule_from_item(item, config.offset, config.assets)
+            if item.geometry is not None or item.bbox is not None:
+                footprints[item.id] = _ground(item)
+            granules.append(granule)
         except ItemError as error:
             if config.on_error == "raise":
                 raise
@@ -200,11 +205,14 @@ def _usable_granules(items: Iterable[pystac.Item], config: RunConfig) -> tuple[l
     if not granules:
         reasons = f": {dropped[0].reason}" if dropped else ""
         raise EmptySearchError(f"no usable item among {len(dropped)}{reasons}")
-    return granules, dropped
+    return granules, footprints, dropped
 
 
-def _footprints(items: Iterable[pystac.Item]) -> dict[str, BaseGeometry]:
-    return {item.id: footprint(item) for item in items if item.geometry is not None or item.bbox is not None}
+def _ground(item: pystac.Item) -> BaseGeometry:
+    try:
+        return footprint(item)
+    except SearchError as error:
+        raise ItemError(str(error), item_id=item.id) from error
 
 
 def _of_tiles(granules: list[Granule], tiles: tuple[str, ...]) -> tuple[list[Granule], list[Dropped]]:

@@ -17,10 +17,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import shapely
 from shapely.geometry import shape
 
-from ndvi_scale.aoi import parse_bbox, polygons_of, split_antimeridian
+from ndvi_scale.aoi import check_degrees, parse_bbox, polygons_of, split_antimeridian
 from ndvi_scale.auto import AUTO, join_collections
 from ndvi_scale.catalog import is_parquet, linked_items, locate, parquet_items, read_json
 from ndvi_scale.errors import ConfigError, EmptySearchError, SearchError
@@ -271,7 +272,9 @@ def footprint(item: pystac.Item) -> BaseGeometry:
     """Where an item says it has data, lon/lat, split at the antimeridian. Raises SearchError if it does not say."""
     try:
         if item.geometry is not None:
-            geometry = shapely.force_2d(shape(item.geometry))
+            with np.errstate(invalid="ignore"):  # NaN is found below, with a better message
+                geometry = shapely.force_2d(shape(item.geometry))
+            check_degrees(geometry)
         elif item.bbox is not None:
             half = len(item.bbox) // 2  # six numbers when heights are given
             return parse_bbox([item.bbox[at] for at in (0, 1, half, half + 1)]).geometry
@@ -285,6 +288,7 @@ def footprint(item: pystac.Item) -> BaseGeometry:
         ValueError,
         LookupError,
         AttributeError,
+        RecursionError,
         shapely.errors.ShapelyError,
     ) as error:
         raise SearchError(

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from pystac import Link
 
-from ndvi_scale.catalog import Json, links_of, to_item
+from ndvi_scale.catalog import Json, followed, links_of, to_item
 from ndvi_scale.errors import SearchError
-from ndvi_scale.web import answers, shown
+from ndvi_scale.web import answers, is_url, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 _PAGE_ITEMS = 100  # an Earth Search item is about 30 kB, and its answers end at 6 MB
 _MAX_PAGES = 5000  # half a million items, more than the whole Earth has in a month
+_METHODS = ("GET", "POST")
 _SENTINEL2_L2A = re.compile(r"s(entinel)?-?s?-?2.*l2a", re.IGNORECASE)
 
 
@@ -60,25 +61,57 @@ class Api:
 
     def conforms(self, conformance: str) -> bool:
         """Whether the landing page declares an item-search extension, in any version."""
-        return any(str(uri).endswith(f"/item-search#{conformance}") for uri in self.landing["conformsTo"] or [])
+        declared = self.landing["conformsTo"]
+        listed = declared if isinstance(declared, list) else []
+        return any(str(uri).endswith(f"/item-search#{conformance}") for uri in listed)
 
     def links(self, rel: str) -> list[Json]:
         """Links of one relation, absolute."""
         return [link for link in links_of(self.landing, self.url) if link.get("rel") == rel]
 
     def pages(self, href: str, listed: str, method: str = "GET", parameters: Json | None = None) -> Iterator[Json]:
-        """Pages of an endpoint, next links followed; ends at one whose list, which it must have, is empty."""
+        """Pages of an endpoint, next links followed; ends at one whose list, which it must have, is empty.
+
+        Neither the endpoint nor a next link may lead from a remote API to this machine.
+        """
+        followed([href], self.url, self.url)
         following: str | Link | None = href
         asked: Json = {"method": method, "parameters": parameters}
         while following is not None:
             with answers(href):
                 page = self.web.read_json(following, **asked)
+                _check_page(page, listed, href)
                 if not page[listed]:
                     return
                 links = [link for link in links_of(page, href) if link.get("rel") == "next"]
-                following = Link.from_dict(links[0]) if links else None
+                following = self._next(links[0], href) if links else None
             asked = {"parameters": parameters}  # what a link with `merge` adds to; the method is the link's
             yield page
+
+    def _next(self, link: Json, where: str) -> Link:
+        """What may be asked of a next link: http(s), GET or POST, and no headers but ours."""
+        followed([link["href"]], where, self.url)
+        method = _method(link, "GET")
+        if method not in _METHODS or not is_url(link["href"]):
+            raise SearchError(
+                f"{shown(where)}: its next page is {link.get('method')!r} {shown(link['href'])}, and only GET and "
+                "POST over http(s) are sent. Tell the provider, or give another API."
+            )
+        return Link.from_dict({key: value for key, value in link.items() if key != "headers"} | {"method": method})
+
+
+def _method(link: Json, default: str) -> str:
+    return str(link.get("method") or default).upper()
+
+
+def _check_page(page: Any, listed: str, where: str) -> None:
+    """Raise SearchError unless the page lists objects: what lists nothing must not pass for an empty search."""
+    found = page.get(listed) if isinstance(page, dict) else None
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise SearchError(
+            f"{shown(where)}: does not answer as STAC (a page without a list of objects {listed!r}). "
+            "Check the address, or try again later."
+        )
 
 
 def api_items(api: Api, wanted: Wanted, collection: str) -> Iterator[pystac.Item]:
@@ -116,16 +149,16 @@ def _matched(page: Json) -> int:
 
 def _request(api: Api, wanted: Wanted, collection: str) -> tuple[str, str, Json]:
     """Address, method and parameters of the search; POST where both are offered."""
-    endpoints = api.links("search")
+    links = reversed(api.links("search"))  # the first of a method is the one that stays
+    endpoints = {method: link["href"] for link in links if (method := _method(link, "POST")) in _METHODS}
     if not endpoints:
         raise SearchError(
             f"{shown(api.url)}: this STAC API links no item search. Give another API, or saved items."
         )
-    post = [link for link in endpoints if link.get("method", "POST").upper() == "POST"]
     parameters = _parameters(api, wanted, collection)
-    if post:
-        return post[0]["href"], "POST", parameters
-    return endpoints[0]["href"], "GET", _in_query_string(parameters)
+    if "POST" in endpoints:
+        return endpoints["POST"], "POST", parameters
+    return endpoints["GET"], "GET", _in_query_string(parameters)
 
 
 def _parameters(api: Api, wanted: Wanted, collection: str) -> Json:

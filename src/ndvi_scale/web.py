@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import contextmanager
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
 from requests.adapters import HTTPAdapter
@@ -15,6 +15,7 @@ from urllib3 import Retry
 from urllib3.exceptions import InvalidHeader
 
 from ndvi_scale.errors import SearchError
+from ndvi_scale.hrefs import bare
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
 
 TIMEOUT_S = (10.0, 60.0)  # to connect, to the next byte: a page of 100 items takes seconds to compute
+ANSWER_BYTES: Final = 256 << 20
+"""Most of one answer that is read, unpacked: a page has some 6 MB, a catalog or its Parquet some 10."""
+
+_PIECE_BYTES = 1 << 16
 _RETRIES = 5  # 0, 2, 4, 8 and 16 s apart, plus jitter: half a minute, in which a gateway restarts
 _BACKOFF_S = 1.0
 _RETRY_AFTER_MAX_S = 60  # a server may say "in a day"; a search that fails can be taken up again
@@ -38,25 +43,35 @@ _BUSY = (
 
 def is_url(href: str) -> bool:
     """Whether it is read over http(s)."""
-    return urlsplit(href).scheme.lower() in {"http", "https"}
+    try:
+        scheme = urlsplit(href).scheme
+    except ValueError:  # http://[::1/
+        scheme = href.partition(":")[0]
+    return scheme.lower() in {"http", "https"}
 
 
 def shown(href: str) -> str:
     """Strip what may be secret from a URL: user, password, query; a path stays."""
     if "://" not in href:
         return href
-    parts = urlsplit(href)
+    try:
+        parts = urlsplit(href)
+    except ValueError:
+        return bare(href)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 @contextmanager
-def web_session() -> Iterator[StacApiIO]:
-    """One HTTP session with time-outs and retries, closed at the end; threads may share it."""
+def web_session(limit: int = ANSWER_BYTES) -> Iterator[StacApiIO]:
+    """One HTTP session with time-outs, retries and a limit in bytes to answers; threads may share it.
+
+    It is closed at the end.
+    """
     from pystac_client.stac_api_io import StacApiIO
 
     web = StacApiIO(timeout=TIMEOUT_S, max_retries=None)
     for scheme in ("http://", "https://"):
-        web.session.mount(scheme, _WholeAnswers(max_retries=_patience()))
+        web.session.mount(scheme, _WholeAnswers(limit, max_retries=_patience()))
     filters = [(logging.getLogger(name), told) for name, told in _TOLD.items()]
     for logger, told in filters:
         logger.addFilter(told)
@@ -92,15 +107,22 @@ def _patience() -> Retry:
 
 
 class _WholeAnswers(HTTPAdapter):
-    """Asks again when an answer breaks off or stalls in its body, which urllib3 leaves to its caller."""
+    """Asks again when an answer breaks off or stalls in its body, which urllib3 leaves to its caller.
+
+    An answer of more than `limit` bytes is given up, whatever it says of its length.
+    """
+
+    def __init__(self, limit: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.limit = limit
 
     def send(self, request: PreparedRequest, *args: Any, **kwargs: Any) -> Response:
-        """Send, and read the body whole."""
+        """Send, and read the body whole, up to the limit."""
         retry = self.max_retries
         while True:
             response = super().send(request, *args, **kwargs)
             try:
-                _ = response.content
+                _read_whole(response, self.limit)
             except (ChunkedEncodingError, RequestsConnectionError):
                 response.close()
                 if not retry.total:
@@ -109,6 +131,27 @@ class _WholeAnswers(HTTPAdapter):
                 retry.sleep()
             else:
                 return response
+
+
+class _TooLargeError(OSError):
+    """An answer goes on beyond the limit."""
+
+
+def _read_whole(response: Response, limit: int) -> None:
+    """Read the body as `response.content` does, but no more of it than the limit, unpacked."""
+    if "," in response.headers.get("Content-Encoding", ""):
+        # Packed twice, a thousand times a thousand: the first piece alone could fill the memory.
+        response.close()
+        raise _TooLargeError("packed more than once")
+    pieces, size = [], 0
+    for piece in response.iter_content(_PIECE_BYTES):
+        size += len(piece)
+        if size > limit:
+            response.close()
+            raise _TooLargeError(f"more than {limit:,} bytes")
+        pieces.append(piece)
+    # Else the library would hold the body to be gone, or read it again without a limit.
+    response._content = b"".join(pieces)  # noqa: SLF001
 
 
 def _without_queries(record: logging.LogRecord) -> bool:
@@ -143,6 +186,8 @@ def answers(href: str) -> Iterator[None]:
             raise SearchError(f"{shown(href)}: {_network_failure(error)}") from None
         why = error.strerror if isinstance(error, OSError) else error
         raise SearchError(f"{href}: cannot be read ({why}). Check the path, and the links to it.") from error
+    except RecursionError:
+        raise SearchError(f"{shown(href)}: nested too deep to be STAC. Check the address.") from None
     except ValueError as error:  # JSON and UTF-8 alike
         raise SearchError(
             f"{shown(href)}: not JSON ({error}). Give the JSON of a catalog, not a web page."
@@ -167,6 +212,10 @@ def _network_failure(error: Exception) -> str:
     if status is not None:
         return f"HTTP {status}: the server fails, also after {_RETRIES} retries. Try again later."
     cause = error if isinstance(error, OSError) else error.__context__ or error
+    if isinstance(cause, _TooLargeError):
+        return f"the answer is too large ({cause}). Ask for less, or download it and give the file."
+    if isinstance(cause, MemoryError):
+        return "the answer does not fit into the memory. Ask for less, or download it and give the file."
     if "timed out" in str(cause).lower():
         return f"timed out after {TIMEOUT_S[1]:g} s, {_RETRIES} times again. Try later, or ask for less."
     if isinstance(cause, ChunkedEncodingError):
