@@ -14,7 +14,7 @@ import pytest
 import xarray as xr
 
 from ndvi_scale import errors
-from ndvi_scale.cli import EXIT_CODES, main
+from ndvi_scale.cli import EXIT_CODES, cli, main
 from ndvi_scale.item_files import load_items
 from replay import replaying
 
@@ -225,6 +225,27 @@ def test_aoi_file(sandbox: Sandbox, tmp_path: Path) -> None:
     with xr.open_zarr(out) as cube:
         corner = cube["ndvi"].values[:, : cube.sizes["y"] // 3, -cube.sizes["x"] // 3 :]
         assert np.isnan(corner).all()
+
+
+def test_only_items_of_the_tile_are_found(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    cli(["search", "--catalog", str(sandbox.catalog), "--tile", "31TCJ", "--json"], standalone_mode=False)
+    assert {item["properties"]["grid:code"] for item in json.loads(capsys.readouterr().out)} == {"MGRS-31TCJ"}
+
+
+def test_a_run_goes_on_with_the_older_processing(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Where the newer is gone, also when it is what the estimate would have looked at."""
+    items = json.loads(sandbox.items.read_text())
+    newer, older = "S2A_31TCJ_20210505_1_L2A", "S2A_31TCJ_20210505_0_L2A"
+    items["features"] = [item for item in items["features"] if item["id"] in {newer, older}]
+    for item in items["features"]:
+        for asset in item["assets"].values():
+            gone = item["id"] == newer and "red" in asset["href"]
+            asset["href"] = str(tmp_path / "gone.tif" if gone else sandbox.items.parent / asset["href"])
+    (tmp_path / "items.json").write_text(json.dumps(items))
+    out = tmp_path / "ndvi.zarr"
+    cli(["run", "--items", str(tmp_path / "items.json"), "--out", str(out)], standalone_mode=False)
+    with xr.open_zarr(out) as cube:
+        assert np.isfinite(cube["ndvi"].values).any()
 
 
 BAD: list[tuple[list[str], int, str]] = [

@@ -180,6 +180,18 @@ def test_a_plan_of_every_zone(sandbox: Sandbox, found: list[pystac.Item]) -> Non
     assert sorted(seen + dropped) == sorted(item.id for item in found)
 
 
+def test_a_drop_is_told_with_its_zone(sandbox: Sandbox, found: list[pystac.Item]) -> None:
+    plans = build_plans(found, RunConfig(aoi=parse_bbox(sandbox.bbox), grid="per-zone"))
+    assert not plans["EPSG_32630"].dropped
+    assert [item.id for item in plans["EPSG_32631"].dropped] == ["S2A_31TCJ_20210505_0_L2A"]
+
+
+def test_a_crs_and_zones_contradict(found: list[pystac.Item]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build_plans(found, RunConfig(crs="EPSG:2154", grid="per-zone"))
+    says(caught, "EPSG:2154", "every zone has its own CRS", "leave crs out")
+
+
 def test_a_zone_s_grid_holds_what_it_has_of_the_region() -> None:
     items, (west, south, east, north) = seam(300)
     plans = build_plans(items, RunConfig(aoi=parse_bbox((west - 0.01, south, east + 0.5, north)), grid="per-zone"))
@@ -292,13 +304,26 @@ def test_a_tile_is_its_own_grid() -> None:
         build_plan(items, make_config({"tile": "31TEJ"}))
 
 
-@pytest.mark.parametrize(
-    "tile", ["", "31", "31TC", "31TIJ", "99TCJ", "31TCJ1", "31TZZ", "61TCJ", "00TCJ", "Toulouse"]
-)
+@pytest.mark.parametrize("tile", ["31", "31TC", "31TIJ", "99TCJ", "31TCJ1", "31TZZ", "61TCJ", "00TCJ", "Toulouse"])
 def test_what_is_no_tile(tile: str) -> None:
     with pytest.raises(ConfigError) as caught:
         make_config({"tile": tile})
     says(caught, "is no MGRS tile", "31TCJ")
+
+
+@pytest.mark.parametrize("tile", ["", " , "])
+def test_no_tile_at_all(tile: str) -> None:
+    with pytest.raises(ConfigError, match="names none"):
+        make_config({"tile": tile})
+
+
+def test_commas_too_many_are_forgiven() -> None:
+    assert make_config({"tile": "31TDJ,,T31TCJ,"}).tiles == ("31TCJ", "31TDJ")
+
+
+def test_a_square_that_a_zone_does_not_have() -> None:
+    with pytest.raises(ConfigError, match="zone 31 has squares A to H"):
+        make_config({"tile": "31TSJ"})
 
 
 # Odd places

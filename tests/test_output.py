@@ -15,7 +15,7 @@ import oracle
 import runs
 from ndvi_scale import RunConfig, build_plans, open_store, parse_bbox, search_items, store_digest
 from ndvi_scale.cli import cli
-from ndvi_scale.errors import PlanMismatchError, StoreError
+from ndvi_scale.errors import ConfigError, PlanMismatchError, StoreError
 from ndvi_scale.ledger import save_plan
 from ndvi_scale.output import ZONES, begin, begin_zones, check_ours, freeze_zones, zones_of
 
@@ -77,6 +77,17 @@ def test_status_and_info_tell_of_every_zone(finished: Path, capsys: pytest.Captu
     said = capsys.readouterr().err
     assert said.count("complete") == 2
     assert all(name in said for name in ZONE_NAMES)
+
+
+def test_one_zone_can_be_looked_at(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cli(["status", str(finished / "EPSG_32631"), "--json"], standalone_mode=False)
+    assert list(json.loads(capsys.readouterr().out)) == ["EPSG_32631"]
+
+
+def test_a_crs_and_zones_contradict(sandbox: Sandbox, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="every zone has its own CRS"):
+        cli(command(sandbox, tmp_path / "ndvi.zarr", "--crs", "EPSG:2154"), standalone_mode=False)
+    assert not list(tmp_path.iterdir())
 
 
 def test_running_again_resumes_and_other_parameters_are_refused(
