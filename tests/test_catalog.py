@@ -188,3 +188,13 @@ def test_recorded_collections_are_pages_of_an_api(real_data: Path) -> None:
     for path in paths:
         with pytest.raises(SearchError, match=r"page of a STAC API.*landing page"):
             load_items(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [(5, "its id is a int, not text"), (None, "NoneType, not text"), ("S2A\ud800", "half a surrogate pair")],
+)
+def test_an_id_that_is_no_text_is_refused(tmp_path: Path, name: Any, why: str) -> None:
+    with pytest.raises(SearchError) as caught:
+        search_items(write(tmp_path / "items.json", collection_of(item(1), item(2, id=name))))
+    says(caught, repr(name), "is not a STAC item", why, "leave it out")

@@ -202,6 +202,7 @@ def to_item(feature: Json, base: str, *, own_file: bool = False, origin: str = "
     (see `hrefs.refusal`) keeps no href, but a field that says why.
     """
     try:
+        _check_id(feature["id"])
         remote = is_remote(base) or is_remote(origin)
         assets = {key: _asset(asset, base, remote=remote) for key, asset in feature["assets"].items()}
         # pystac fetches a linked root by itself (in to_dict, get_self_href, …), without any time-out.
@@ -217,6 +218,16 @@ def to_item(feature: Json, base: str, *, own_file: bool = False, origin: str = "
             f"{shown(base)}: {name!r} is not a STAC item ({type(error).__name__}: {error}). "
             "Correct it or leave it out."
         ) from error
+
+
+def _check_id(name: Any) -> None:
+    """An id is compared, printed and written to files. Raises ValueError."""
+    if not isinstance(name, str):
+        raise TypeError(f"its id is a {type(name).__name__}, not text")
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # "\\ud800" is JSON, and no text
+        raise ValueError("its id holds half a surrogate pair, which no file can hold") from None
 
 
 def _asset(asset: Json, base: str, *, remote: bool) -> Json:
