@@ -105,6 +105,10 @@ OFFSETS: dict[str, Case] = {
     "99.99 with a declared nought": Case(told("99.99"), cog(0, 1e-4), declared(0, "99.99")),
     "99.99 with the flag": Case(told("99.99", SHIFTED), cog(), (0, IN_COG)),
     "99.98 and 99.00 are numbers": Case(told("99.98"), cog(), number("99.98")),
+    "two fields, the same": Case(told("05.11", **{"processing:version": "05.11"}), cog(), number()),
+    "two fields, written otherwise": Case(told("4.0", **{"processing:version": "N04.00"}), cog(), number("04.00")),
+    "two fields that contradict": Case(told("02.14", **{"processing:version": "05.00"}), cog(), "refused"),
+    "a version of something else": Case(told(**{"processing:version": "v2024.02.01"}), cog(), number()),
     # The flag
     "flag as text": Case(told("05.00", "True"), cog(-0.1, 1e-4), (0, IN_COG)),
     "flag as text, padded": Case(told("05.00", " true "), cog(-0.1, 1e-4), (0, IN_COG)),
@@ -168,12 +172,20 @@ OFFSETS: dict[str, Case] = {
     "a scale of nought": Case(told(), cog(-0.1, 0), "refused"),
     "a scale below nought": Case(told(), cog(-0.1, -1e-4), "refused"),
     "not a number": Case(told(), cog("nan", 1e-4), "refused"),
+    "a scale that is true": Case(told(), cog(-1000, scale=True), "refused"),
+    "an offset that is false": Case(told(), cog(offset=False, scale=1e-4), "refused"),
+    "an offset of reflectance with a scale of 1": Case(told(), cog(-0.1, 1), "refused"),
+    "less than one DN": Case(told(), cog(-4e-5, 1e-4), "refused"),
+    "one DN": Case(told(), cog(-1e-4, 1e-4), declared(-1)),
     "no number at all": Case(told(), cog("-10 %", 1e-4), "refused"),
     # The user
     "override 0": Case(told(), cog(-0.1, 1e-4), (0, "given by the user"), 0),
     "override -1000 against the flag": Case(told(flag=True), cog(), (-1000, "given by the user"), -1000),
     "override of an old baseline": Case(told("02.14"), cog(), (-500, "given by the user"), -500),
     "override of an unknown baseline": Case({}, cog(), (0, "given by the user"), 0),
+    "override of two baselines": Case(
+        told("02.14", **{"processing:version": "05.00"}), cog(), (0, "given by the user"), 0
+    ),
     "override of nonsense": Case(told(flag="?"), cog(7), (-1000, "given by the user"), -1000),
 }
 

@@ -107,7 +107,7 @@ def test_list_of_items(tmp_path: Path) -> None:
         ("bad.json", collection_of(without(item(1), "type")), "20230601", "not a STAC item", "leave"),
         ("bad.json", collection_of(item(1, type="Catalog")), "20230601", "not a STAC item", "leave"),
         ("bad.json", collection_of(without(item(1), "stac_version")), "20230601", "not a STAC item", "leave"),
-        ("bad.json", collection_of(item(1, id=5)), "5", "its id is no text", "leave"),
+        ("bad.json", collection_of(item(1, id=5)), "5", "not text", "leave"),
         ("bad.json", collection_of(item(1, geometry=nested(900))), "20230601", "nested more than 100", "leave"),
         (
             "bad.json",
@@ -227,3 +227,13 @@ def test_recorded_collections_are_pages_of_an_api(real_data: Path) -> None:
     for path in paths:
         with pytest.raises(SearchError, match=r"page of a STAC API.*landing page"):
             load_items(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [(5, "its id is a int, not text"), (None, "NoneType, not text"), ("S2A\ud800", "half a surrogate pair")],
+)
+def test_an_id_that_is_no_text_is_refused(tmp_path: Path, name: Any, why: str) -> None:
+    with pytest.raises(SearchError) as caught:
+        search_items(write(tmp_path / "items.json", collection_of(item(1), item(2, id=name))))
+    says(caught, repr(name), "is not a STAC item", why, "leave it out")

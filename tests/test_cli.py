@@ -13,12 +13,15 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import services
 from ndvi_scale import errors
 from ndvi_scale.cli import EXIT_CODES, cli, main
 from ndvi_scale.item_files import load_items
 from replay import replaying
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ndvi_scale.sandbox import Sandbox
 
 HEAVY = ("xarray", "dask", "numba", "rasterio", "zarr", "matplotlib", "pystac", "pandas", "pyarrow", "numpy")
@@ -502,3 +505,117 @@ def test_assets_are_given_by_flags_and_by_file(
     assert json.loads(capfd.readouterr().out) == by_flags
     assert call(*plan, "--asset", "blue=B2") == errors.ConfigError.exit_code
     assert "asset band 'blue' is unknown" in capfd.readouterr().err
+
+
+# What others say
+
+
+def files_of(folder: Path) -> str:
+    return "".join(f"{path}{path.read_bytes()!r}" for path in folder.rglob("*") if path.is_file())
+
+
+def test_no_secret_of_a_catalog_is_written_or_said(
+    sandbox: Sandbox, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "ndvi.zarr"
+    with services.range_server(sandbox.catalog.parent) as server:
+        signed = server.url.replace("://", "://user:CANARY@") + "/catalog.json?sig=CANARY&token=CANARY"
+        run = ["-v", "run", "--bbox", box(sandbox), "--chunk", "64", "--out", out, "--catalog"]
+        assert call(*run, signed) == 0
+        assert call(*run, signed.replace("CANARY", "OTHER")) == 0
+        said = capfd.readouterr().err
+        assert "Resuming" in said
+        assert call(*run, signed, "--mask", "land") == errors.PlanMismatchError.exit_code
+        assert call(*run, f"{server.url}/items.json?sig=CANARY") == errors.PlanMismatchError.exit_code
+        said += capfd.readouterr().err
+        saved = tmp_path / "items.parquet"
+        assert call("-v", "search", "--json", "--catalog", signed, "--save", saved) == 0
+        said += str(capfd.readouterr())
+    assert "/items.json" in said
+    for secret in ("CANARY", "OTHER"):
+        assert secret not in said
+        assert secret not in files_of(tmp_path)
+
+
+def test_a_signature_longer_than_a_file_name_is_not_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with services.range_server(tmp_path) as server:
+        signed = f"{server.url}/items.json?sig=CANARY{'x' * 300}"
+        (tmp_path / "run.toml").write_text(f'catalog = "{signed}"')
+        for given in (["--catalog", signed], ["--config", tmp_path / "run.toml"]):
+            assert call("search", *given) == errors.SearchError.exit_code
+            said = capfd.readouterr().err
+            assert f"{server.url}/items.json: HTTP 404" in said
+            assert "CANARY" not in said
+
+
+def test_items_at_a_url_are_refused_without_its_secrets(capfd: pytest.CaptureFixture[str]) -> None:
+    assert call("search", "--items", "https://me:CANARY@h/items.json?sig=CANARY") == errors.ConfigError.exit_code
+    said = capfd.readouterr().err
+    assert "https://h/items.json: saved items are a file" in said
+    assert "CANARY" not in said
+
+
+def odd_items(sandbox: Sandbox, folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """The sandbox's items with their first one changed."""
+    document = json.loads(sandbox.items.read_text())
+    change(document["features"][0])
+    (folder / "odd.json").write_text(json.dumps(document))
+    return folder / "odd.json"
+
+
+def test_search_prints_no_secret_of_alternate_links(
+    sandbox: Sandbox, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def sign(feature: dict[str, Any]) -> None:
+        feature["assets"]["red"]["alternate"] = {"x": {"href": "https://me:CANARY@h/a.tif?sig=CANARY"}}
+        feature["links"].append({"rel": "x", "href": "https://me:CANARY@h/a?sig=CANARY"})
+
+    odd = odd_items(sandbox, tmp_path, sign)
+    assert call("-v", "search", "--json", "--items", odd, "--save", tmp_path / "saved.parquet") == 0
+    printed = capfd.readouterr()
+    assert "https://h/a.tif" in printed.out
+    assert "CANARY" not in printed.out + printed.err
+
+
+def test_rustac_tells_no_links(sandbox: Sandbox, tmp_path: Path) -> None:
+    def sign(feature: dict[str, Any]) -> None:
+        feature["links"].append({"rel": "x", "href": "https://h/CANARY"})
+
+    odd = odd_items(sandbox, tmp_path, sign)
+    command = ["-v", "search", "--items", odd, "--save", tmp_path / "saved.parquet"]
+    # A process of its own: rustac remembers at which level it logs, and pytest's handlers are in the way.
+    done = subprocess.run(
+        [sys.executable, "-m", "ndvi_scale", *command], capture_output=True, text=True, check=True
+    )
+    assert "CANARY" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("command", ["search", "plan"])
+def test_an_id_forges_no_line(
+    command: str, sandbox: Sandbox, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def forge(feature: dict[str, Any]) -> None:
+        feature["id"] = "S2A\nError: forged\x1b[2J\x07 [/bold] x [red]y"
+        del feature["assets"]["red"]
+
+    code = call(command, "--items", odd_items(sandbox, tmp_path, forge), "--bbox", box(sandbox))
+    assert code == {"search": 0, "plan": errors.ItemError.exit_code}[command]
+    said = capfd.readouterr().err
+    assert r"S2A\nError: forged\x1b[2J\x07 [/bold] x [red]y" in said
+    assert "\nError: forged" not in said
+    assert "\x1b" not in said
+
+
+def test_a_warning_forges_no_line() -> None:
+    code = (
+        "import logging, sys\nfrom ndvi_scale import cli\nsys.argv = ['ndvi-scale', 'sources', '--json']\n"
+        "cli.main()\nlogging.getLogger('x').warning('a %s', 'b\\nError: c')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "a b\\nError: c\n"
+
+
+def test_a_search_is_not_begun_where_it_cannot_be_saved(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    command = ["search", "--catalog", "http://127.0.0.1:9/none", "--save"]
+    assert call(*command, tmp_path / "absent" / "x.parquet") == errors.StoreError.exit_code
+    assert "does not exist" in capfd.readouterr().err

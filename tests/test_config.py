@@ -124,6 +124,29 @@ def test_assets_refused(given: Any, parts: tuple[str, ...]) -> None:
     says(caught, *parts)
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("earth-search", "earth-search"),
+        ("/data/a?b@c.json", "/data/a?b@c.json"),
+        ("https://h:8/api/v1", "https://h:8/api/v1"),
+        ("https://user:CANARY@h:8/api?sig=CANARY", "https://h:8/api"),
+        ("https://h/api?token=CANARY#CANARY", "https://h/api"),
+    ],
+)
+def test_no_secret_of_a_catalog_is_kept(given: str, kept: str) -> None:
+    config = RunConfig(catalog=given)
+    assert config.catalog == make_config({"catalog": given}).catalog == kept
+    assert "CANARY" not in repr(config)
+    assert config.digest() == RunConfig(catalog=given.replace("CANARY", "another")).digest()
+    assert RunConfig.from_dict({**config.as_dict(), "catalog": given}) == config
+
+
+def test_a_catalog_that_is_no_url() -> None:
+    """The search says so; here it only must not be kept with what may be secret in it."""
+    assert RunConfig(catalog="https://[me:CANARY@h?sig=CANARY").catalog == "https://h"
+
+
 def test_where_the_aoi_came_from_does_not_count() -> None:
     file, text = (RunConfig(aoi=Aoi(HOME.geometry, source)) for source in ("home.geojson", "1,43,2,44"))
     assert file.digest() == text.digest()

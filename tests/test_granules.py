@@ -142,7 +142,14 @@ def test_offsets_are_per_asset() -> None:
             ("earthsearch:boa_offset_applied and sentinel:boa_offset_applied contradict",),
         ),
         ({}, {"offset": 0.1}, ("offset 0.1 with scale 0.0001", "at most 0")),
-        ({}, {"offset": -0.1, "scale": 0}, ("scale 0.0", "above 0")),
+        ({}, {"offset": -0.1, "scale": 0}, ("scale 0 ", "above 0")),
+        ({}, {"offset": -0.1, "scale": True}, ("scale True", "a number above 0")),
+        ({}, {"offset": -0.1, "scale": 1}, ("offset -0.1 with scale 1 is declared", "less than one DN")),
+        (
+            {"s2__processing_baseline": "02.14", "processing__version": "05.00"},
+            {},
+            ("s2:processing_baseline 02.14 and processing:version 05.00 contradict each other",),
+        ),
         ({}, {"offset": -1000}, ("an offset of -10000000 DN", "declared by the asset")),
     ],
 )
@@ -685,3 +692,14 @@ def test_without_datatake_ids_the_time_decides(seconds: int, platform: str, kept
 
 def test_nothing_in_nothing_out() -> None:
     assert choose_processings([]) == Processings([], [], {})
+
+
+@pytest.mark.parametrize("field", ["s2:generation_time", "platform"])
+def test_text_that_no_file_holds_is_refused(field: str) -> None:
+    with pytest.raises(ItemError, match=r"makes no sense.*surrogates not allowed"):
+        granule_from_item(to_item(feature(**{field.replace(":", "__"): "\ud800"})))
+
+
+def test_an_id_that_no_file_holds_is_refused() -> None:
+    with pytest.raises(ItemError, match=r"makes no sense.*surrogates not allowed"):
+        granule_from_item(to_item({**feature(), "id": "S2A\ud800"}))

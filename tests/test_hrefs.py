@@ -367,3 +367,9 @@ def test_rules_cover_their_places_and_no_others() -> None:
         "s3://eodata2/a.jp2",
     ):
         assert access_of(other) is None, other
+
+
+def test_what_is_no_url_is_not_kept() -> None:
+    assert unsigned_fields({"alternate": {"x": {"href": "https://[me:CANARY@h"}}}) == {
+        "alternate": {"x": {"href": ""}}
+    }

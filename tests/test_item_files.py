@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ndvi_scale.errors import ConfigError, SearchError
+from ndvi_scale.errors import ConfigError, SearchError, StoreError
 from ndvi_scale.item_files import load_items, save_items
 from ndvi_scale.search import search_items
 from stac import collection_of, days, item, says, static_catalog, write
@@ -60,6 +60,25 @@ def test_save_refused(tmp_path: Path) -> None:
     with pytest.raises(SearchError) as caught_too:
         save_items([], tmp_path / "items.parquet")
     says(caught_too, "0 items", "stac-geoparquet", "Save them as .geojson")
+
+
+@pytest.mark.parametrize("name", ["items.json", "items.parquet"])
+def test_a_folder_that_does_not_exist_is_refused_alike(tmp_path: Path, name: str) -> None:
+    found = search_items(write(tmp_path / "source.json", collection_of(item(1))))
+    with pytest.raises(StoreError) as caught:
+        save_items(found, tmp_path / "absent" / name)
+    says(caught, f"{tmp_path}/absent/{name}", "does not exist", "Make it")
+    assert not (tmp_path / "absent").exists()
+
+
+@pytest.mark.parametrize("huge", [10**30, 10**400, "\ud800"])
+def test_what_parquet_cannot_hold_is_one_error(tmp_path: Path, huge: Any) -> None:
+    found = search_items(write(tmp_path / "source.json", collection_of(item(1, properties={"x:huge": huge}))))
+    with pytest.raises(SearchError) as caught:
+        save_items(found, tmp_path / "items.parquet")
+    says(caught, "items.parquet", "1 items cannot be written", "Save them as .geojson")
+    save_items(found, tmp_path / "items.geojson")
+    assert load_items(tmp_path / "items.geojson")[0].properties["x:huge"] == huge
 
 
 @pytest.mark.parametrize("name", ["items.json", "items.parquet"])

@@ -337,3 +337,11 @@ def test_a_collection_that_is_not_there_is_told_once(archive_of_tests: Archive) 
         search_items(archive_of_tests.url, collection="sentinel-2-l1c", datetime="2015-07/2018")
     asked = Counter(path for _, path, _ in archive_of_tests.api.asked)
     assert asked["/collections"] == 1
+
+
+def test_a_month_that_parquet_cannot_hold_is_not_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with scripted_api() as api:
+        api.search = lambda _: collection_of(item(1, properties={"x:huge": 10**30}))
+        assert len(search_items(api.url, datetime="2023-06", cache=tmp_path)) == 1
+    assert "is not kept: " in caplog.text
+    assert not list(tmp_path.iterdir())

@@ -245,6 +245,7 @@ WHERE = (
     "parse_baseline",
     "item_baseline",
     "baseline_name",
+    "_check_baselines",
     "resolve_offset",
     "applied_flag",
     "is_jp2",

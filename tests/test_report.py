@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import io
 import json
 import re
@@ -285,3 +286,50 @@ def test_no_bar_in_a_log() -> None:
         advance(RECORD, 64)
     assert isinstance(console.file, io.StringIO)
     assert console.file.getvalue().strip() == ""
+
+
+# Items of others
+
+HOSTILE = "S2A\nError: forged \x1b[2J\x07 [/bold] x [red]y"
+PLAIN = r"S2A\nError: forged \x1b[2J\x07 [/bold] x [red]y"
+
+
+def test_what_an_item_says_steers_no_terminal(plan: Plan) -> None:
+    item = pystac.Item(HOSTILE, None, None, dt.datetime(2021, 1, 1, tzinfo=dt.UTC), {})
+    red = replace(plan.granules[0].red, evidence=HOSTILE)
+    bad = replace(
+        plan,
+        granules=(replace(plan.granules[0], red=red), *plan.granules[1:]),
+        dropped=(Dropped(HOSTILE, HOSTILE),),
+    )
+    outcome = replace(OUTCOME, skipped={HOSTILE: HOSTILE}, failed={Region(0, 1, 2): HOSTILE})
+    for table in (
+        report.items_table([item]),
+        report.plan_table(bad, None, 1),
+        report.dropped_table(bad),
+        report.run_table(outcome, None),
+    ):
+        text = shown(table)
+        assert PLAIN in text
+        assert "\x1b" not in text
+        assert "\x07" not in text
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        {"eo:cloud_cover": "50"},
+        {"eo:cloud_cover": 10**400},
+        {"mgrs:utm_zone": "x", "mgrs:latitude_band": "T", "mgrs:grid_square": "CJ"},
+        {"mgrs:grid_square": "CJ"},
+    ],
+)
+def test_a_field_that_makes_no_sense_is_blank(properties: dict[str, Any]) -> None:
+    item = pystac.Item("odd", None, None, dt.datetime(2021, 1, 1, tzinfo=dt.UTC), properties)
+    assert re.search(r"^odd +2021-01-01 00:00 *$", shown(report.items_table([item])), re.MULTILINE)
+
+
+@pytest.mark.parametrize("bbox", [["1", "2", "3", "4"], [None], [10**400]])
+def test_a_bbox_that_is_none_is_blank(bbox: Any) -> None:
+    item = pystac.Item("odd", None, bbox, dt.datetime(2021, 1, 1, tzinfo=dt.UTC), {})
+    assert re.search(r"^odd +2021-01-01 00:00 *$", shown(report.items_table([item])), re.MULTILINE)

@@ -326,3 +326,8 @@ def test_seaweed_keeps_objects(seaweed_s3: services.S3Endpoint) -> None:
     obstore.put(store, "search/a.bin", b"x" * 100_000)
     assert len(bytes(obstore.get(store, "search/a.bin").bytes())) == 100_000
     assert [meta["path"] for meta in obstore.list(store, "search").collect()] == ["search/a.bin"]
+
+
+def test_a_cloud_cover_that_no_float_holds_is_none(tmp_path: Path) -> None:
+    huge = item(2, properties={"eo:cloud_cover": 10**400})
+    assert days(search_items(write(tmp_path / "items.json", collection_of(item(1), huge)), cloud_cover=50)) == [1]

@@ -139,8 +139,8 @@ def _stop_at_conflict(verdicts: Iterable[guard.Verdict]) -> None:
     for verdict in guard.conflicts(verdicts):
         raise OffsetConflictError(
             f"item {verdict.item_id} (baseline {verdict.baseline}): {verdict.evidence}. Leave the item out of what "
-            "`search --save` writes, or compute it in a run of its own with --offset 0, or without the --offset that "
-            "was given; without --strict this run goes on with that offset",
+            "`search --save` writes, or compute it in a run of its own with --offset 0 (or without the --offset "
+            "given); without --strict this run goes on with that offset",
             item_id=verdict.item_id,
             land=verdict.land,
             dark=verdict.dark,

@@ -241,8 +241,7 @@ def to_item(feature: Json, base: str, *, own_file: bool = False, origin: str = "
 
 def _check_feature(feature: Json) -> None:
     """What pystac takes, and what would fail later without the item's name."""
-    if not isinstance(feature["id"], str):
-        raise TypeError("its id is no text")
+    _check_id(feature["id"])
     if _is_deeper(feature, _MAX_DEPTH):
         raise ValueError(f"nested more than {_MAX_DEPTH} deep")
 
@@ -256,6 +255,16 @@ def _is_deeper(value: Any, depth: int) -> bool:
         if not level:
             return False
     return True
+
+
+def _check_id(name: Any) -> None:
+    """An id is compared, printed and written to files. Raises ValueError."""
+    if not isinstance(name, str):
+        raise TypeError(f"its id is a {type(name).__name__}, not text")
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # "\\ud800" is JSON, and no text
+        raise ValueError("its id holds half a surrogate pair, which no file can hold") from None
 
 
 def _asset(asset: Json, base: str, *, remote: bool) -> Json:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from ndvi_scale.errors import ConfigError, IncompleteRunError, NdviScaleError, ReadError, StoreError
+from ndvi_scale.outside import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -98,6 +99,14 @@ storage_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program.")
 
 
+class _OneLine(logging.Formatter):
+    """A message holds ids and answers of others; a traceback below it keeps its lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
+        """The message, printable."""
+        return printable(super().formatMessage(record))
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXIT_CODES)
 @click.version_option(package_name="ndvi-scale")
 @click.option("--verbose", "-v", is_flag=True, help="Say what is done meanwhile.")
@@ -105,8 +114,11 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON f
 @click.pass_context
 def cli(context: click.Context, verbose: bool, traceback: bool) -> None:
     """NDVI of Sentinel-2 over a region and a date range, at any size."""
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s", stream=sys.stderr)
-    for noisy in ("rasterio", "botocore", "urllib3", "distributed"):
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine("%(message)s"))
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
+    # stac_io is of rustac, and tells whole items with their links.
+    for noisy in ("rasterio", "botocore", "urllib3", "distributed", "stac_io"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     context.obj = {"traceback": traceback}
 
@@ -173,6 +185,7 @@ def _picture_of_zone(path: str | None, name: str) -> str | None:
 
 def _run(plan: Plan, store: Store, flags: Mapping[str, Any], *, resumed: bool) -> RunReport:
     from ndvi_scale import batch, report
+    from ndvi_scale.outside import as_markup
     from ndvi_scale.readers import open_reader
 
     console = _console()
@@ -184,7 +197,7 @@ def _run(plan: Plan, store: Store, flags: Mapping[str, Any], *, resumed: bool) -
     console.print(report.plan_table(plan, estimate, in_flight))
     already = batch.read_report(plan, store).done if resumed else 0
     if resumed:
-        console.print(f"Resuming {store.url}: {already} of {len(plan.index)} regions are done.")
+        console.print(f"Resuming {as_markup(store.url)}: {already} of {len(plan.index)} regions are done.")
     with (
         report.progress(console, len(plan.index), already) as advance,
         batch.thread_pool(in_flight) as submit,
@@ -217,12 +230,11 @@ def _estimate(plan: Plan, reader: Reader) -> Estimate | None:
 
 
 def _warn(outcome: RunReport, console: Console) -> None:
-    from rich.markup import escape
-
+    from ndvi_scale.outside import as_markup
     from ndvi_scale.report import conflict_lines
 
     for line in conflict_lines(outcome):
-        console.print(f"[bold yellow]Warning:[/] {escape(line)}", soft_wrap=True)
+        console.print(f"[bold yellow]Warning:[/] {as_markup(line)}", soft_wrap=True)
 
 
 def _conclude(outcome: RunReport, store: Store) -> None:
@@ -234,16 +246,20 @@ def _conclude(outcome: RunReport, store: Store) -> None:
             failed=len(outcome.failed),
             done=outcome.done,
         )
+    from ndvi_scale.outside import as_markup
+
     # Opening a bucket by URL would need another library; our own store object opens both.
     opened = f'"{store.url}"' if "://" not in store.url else f'open_store("{store.url}").zarr(read_only=True)'
-    _console().print(f'[bold green]Done.[/] {store.url}   xarray.open_zarr({opened})["ndvi"]', soft_wrap=True)
+    told = as_markup(f'{store.url}   xarray.open_zarr({opened})["ndvi"]')
+    _console().print(f"[bold green]Done.[/] {told}", soft_wrap=True)
 
 
 def _draw(store: Store, path: str, console: Console) -> None:
+    from ndvi_scale.outside import as_markup
     from ndvi_scale.picture import save_quicklook
 
     save_quicklook(store, Path(path))
-    console.print(f"Picture: {path}")
+    console.print(f"Picture: {as_markup(path)}")
 
 
 @cli.command()
@@ -299,14 +315,18 @@ def _show_plans(plans: Mapping[str, Plan], flags: Mapping[str, Any]) -> None:
 def search(**flags: Any) -> None:
     """Find items, and list or save them."""
     from ndvi_scale import report
-    from ndvi_scale.item_files import save_items
+    from ndvi_scale.hrefs import unsigned_fields
+    from ndvi_scale.item_files import check_target, save_items
     from ndvi_scale.settings import settings_of
 
+    if flags["save"]:
+        check_target(flags["save"])  # before a search that may take minutes
     found = settings_of(flags).find_items()
     if flags["save"]:
         save_items(found, flags["save"])
     if flags["as_json"]:
-        click.echo(json.dumps([item.to_dict(include_self_link=False) for item in found]))
+        # As `--save` keeps them: what is printed ends in files and logs, too.
+        click.echo(json.dumps([unsigned_fields(item.to_dict(include_self_link=False)) for item in found]))
     else:
         _console().print(report.items_table(found))
 
@@ -333,6 +353,7 @@ def sources(as_json: bool) -> None:
 def status(url: str, storage: tuple[str, ...], as_json: bool) -> None:
     """Show how far a run has come, from its ledger."""
     from ndvi_scale import batch, report
+    from ndvi_scale.outside import as_markup
     from ndvi_scale.write import read_attributes
 
     console, facts = _console(), {}
@@ -342,7 +363,7 @@ def status(url: str, storage: tuple[str, ...], as_json: bool) -> None:
         if as_json:
             continue
         if name:
-            console.print(f"[bold]{name}[/]")
+            console.print(f"[bold]{as_markup(name)}[/]")
         console.print(report.run_table(outcome, None))
         _warn(outcome, console)
         complete = (read_attributes(store) or {}).get("status") == "complete"
@@ -429,6 +450,7 @@ def doctor(item: str, item_id: str | None, **flags: Any) -> None:
 @click.option("--dates", type=int, default=6, show_default=True)
 def sandbox(directory: Path, seed: int, size: int, full: bool, dates: int) -> None:
     """Make a believable Sentinel-2 archive with known NDVI, to try things on."""
+    from ndvi_scale.outside import as_markup
     from ndvi_scale.sandbox import make_sandbox
 
     console = _console()
@@ -437,7 +459,7 @@ def sandbox(directory: Path, seed: int, size: int, full: bool, dates: int) -> No
             directory, seed=seed, size=10980 if full else size, dates=dates, on_progress=spinner.update
         )
     west, south, east, north = made.bbox
-    console.print(f"{made.catalog}\nTry:", highlight=False)
+    console.print(f"{as_markup(str(made.catalog))}\nTry:", highlight=False)
     click.echo(
         f"  ndvi-scale run --catalog {made.catalog} --bbox {west:.4f},{south:.4f},{east:.4f},{north:.4f} "
         f"--datetime {made.datetime} --out ndvi.zarr --png ndvi.png"
@@ -521,10 +543,11 @@ def main() -> None:
     except NdviScaleError as error:
         if "--traceback" in sys.argv:
             raise
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {printable(str(error))}", err=True)
         sys.exit(error.exit_code)
     except OSError as error:
         if "--traceback" in sys.argv:
             raise
-        click.echo(f"Error: {error.filename or 'the system'}: {error.strerror or error}: check the path", err=True)
+        told = f"Error: {error.filename or 'the system'}: {error.strerror or error}: check the path"
+        click.echo(printable(told), err=True)
         sys.exit(StoreError.exit_code)

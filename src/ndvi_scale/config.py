@@ -47,7 +47,8 @@ class RunConfig:
     """Everything that decides what the pixels are; nothing that decides where they are computed."""
 
     catalog: str = ""
-    """Name, URL or path of the catalog; for the record where items were given."""
+    """Name, URL or path of the catalog, for the record: of a URL neither user and password nor the query are kept,
+    so that no secret is written down and another token is the same run."""
     collection: str | None = None
     """None takes the catalog's usual one; `auto` the better of those that a known catalog has."""
     assets: AssetKeys = ()
@@ -99,6 +100,7 @@ class RunConfig:
             raise ConfigError(f"cloud cover {self.cloud_cover} is not a percentage: give 0 to 100")
         if self.crs is not None:
             _check_crs(self.crs)
+        object.__setattr__(self, "catalog", _recorded(self.catalog))
         object.__setattr__(self, "assets", _checked_assets(self.assets))
         object.__setattr__(self, "mask", tuple(sorted(parse_mask(self.mask))))
         for name in ("cloud_cover", "resolution"):
@@ -165,9 +167,9 @@ def read_config(path: Path) -> dict[str, Any]:
             hint = f", did you mean {near[0]!r}?" if near else ""
             raise ConfigError(f"{path}: unknown setting {key!r}{hint} (known: {', '.join(sorted(known))})")
     for key in ("aoi", "items", "catalog"):
-        beside = path.parent / str(settings.get(key, ""))
-        if key in settings and beside.exists():
-            settings[key] = str(beside)
+        place = str(settings.get(key, ""))
+        if key in settings and "://" not in place and (path.parent / place).exists():
+            settings[key] = str(path.parent / place)
     return settings
 
 
@@ -208,6 +210,15 @@ def _parse_tiles(tiles: Any) -> tuple[str, ...]:
     if not found:
         raise ConfigError(f"tile {tiles!r} names none: give one such as 31TCJ, or several with commas")
     return tuple(sorted(name.zfill(5) if name[:1].isdigit() else name for name in found))
+
+
+def _recorded(catalog: str) -> str:
+    """What a configuration keeps of a catalog: all of a name or a path, of a URL what may not be secret."""
+    if "://" not in catalog:
+        return catalog
+    from ndvi_scale.web import shown  # its libraries cost a worker 0.1 s that has no use for them
+
+    return shown(catalog)
 
 
 _TYPES: Final[dict[str, tuple[type, ...]]] = {

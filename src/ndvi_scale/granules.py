@@ -111,13 +111,23 @@ def granule_from_item(
     red, nir and SCL do not nest, or when a field makes no sense.
     """
     try:
-        return _granule(item, offset, asset_keys)
+        granule = _granule(item, offset, asset_keys)
+        _check_writable(granule)
     except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
         raise ItemError(
             f"item {item.id} has a field that makes no sense ({type(error).__name__}: {error}): mend the item, "
             "leave it out, or use on-error = skip",
             item_id=item.id,
         ) from error
+    return granule
+
+
+def _check_writable(granule: Granule) -> None:
+    """Half surrogates are valid JSON, and no file of a plan can hold them. Raises UnicodeEncodeError."""
+    texts = [granule.id, granule.platform, granule.generation]
+    texts += [text for asset in granule.assets.values() for text in (asset.href, asset.media_type, asset.evidence)]
+    for text in texts:
+        text.encode()
 
 
 def _granule(item: pystac.Item, offset: int | None, asset_keys: sentinel2.AssetKeys) -> Granule:

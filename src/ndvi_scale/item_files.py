@@ -16,7 +16,7 @@ from ndvi_scale.catalog import (
     parquet_items,
     read_json,
 )
-from ndvi_scale.errors import ConfigError, SearchError
+from ndvi_scale.errors import ConfigError, SearchError, StoreError
 from ndvi_scale.hrefs import REFUSED, unsigned_fields
 from ndvi_scale.web import is_url, web_session
 
@@ -26,22 +26,34 @@ if TYPE_CHECKING:
     import pystac
 
 
+JSON = (".json", ".geojson")
+
+
 def save_items(items: Iterable[pystac.Item], path: str | Path) -> None:
     """Write an item collection (.json, .geojson) or stac-geoparquet (.parquet).
 
     Asset hrefs are absolute, but relative for files below the folder of `path`, so that it can move whole. No
     href keeps a signature, user or password.
-    Raises ConfigError for another extension, SearchError when Parquet cannot hold the items.
+    Raises ConfigError for another extension, StoreError for a folder that does not exist, SearchError when Parquet
+    cannot hold the items.
     """
     path = Path(path)
+    check_target(path)
     features = [_portable(item, path) for item in items]
-    if path.suffix in {".json", ".geojson"}:
+    if path.suffix in JSON:
         collection = {"type": "FeatureCollection", "features": features}
         path.write_text(json.dumps(collection), encoding="utf-8")
-    elif path.suffix in PARQUET:
-        _write_parquet(features, path)
     else:
+        _write_parquet(features, path)
+
+
+def check_target(path: str | Path) -> None:
+    """Refuse where items cannot be saved. Raises ConfigError for another extension, StoreError for no folder."""
+    path = Path(path)
+    if path.suffix not in {*JSON, *PARQUET}:
         raise ConfigError(f"{path}: items are saved as .json, .geojson or .parquet. Give one of these extensions.")
+    if not path.parent.is_dir():
+        raise StoreError(f"{path}: the folder {path.parent} does not exist. Make it, or give another path.")
 
 
 def load_items(path: str | Path) -> list[pystac.Item]:
@@ -58,7 +70,9 @@ def _write_parquet(features: list[Json], path: Path) -> None:
 
     try:
         rustac.write_sync(str(path), features, format="parquet")
-    except rustac.RustacError as error:
+    except OSError:
+        raise
+    except Exception as error:  # rustac tells numbers that it cannot hold by a bare Exception or OverflowError
         raise SearchError(
             f"{path}: {len(features)} items cannot be written as stac-geoparquet ({error}). Save them as .geojson."
         ) from error

@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ndvi_scale import guard
 from ndvi_scale.doctor import PERCENTS
+from ndvi_scale.outside import as_markup
+from ndvi_scale.search import item_cloud_cover
 from ndvi_scale.sentinel2 import SCL_CLASSES
 
 if TYPE_CHECKING:
@@ -67,16 +68,24 @@ def items_table(items: Sequence[pystac.Item]) -> Table:
 def _item_cells(item: pystac.Item) -> tuple[str, ...]:
     from ndvi_scale import sentinel2
 
-    cloud = item.properties.get("eo:cloud_cover")
+    cloud = item_cloud_cover(item)
     baseline = sentinel2.item_baseline(item.properties)
-    return (
+    cells = (
         item.id,
         f"{item.datetime:%Y-%m-%d %H:%M}" if item.datetime else "?",
         sentinel2.item_tile(item.properties, item.id),
         "" if cloud is None else f"{cloud:.1f}",
         "" if baseline is None else "{:02}.{:02}".format(*baseline),
-        ",".join(f"{degrees:.2f}" for degrees in item.bbox or ()),
+        _bbox_cell(item.bbox),
     )
+    return tuple(as_markup(str(cell)) for cell in cells)
+
+
+def _bbox_cell(bbox: Any) -> str:
+    try:
+        return ",".join(f"{degrees:.2f}" for degrees in bbox or ())
+    except (TypeError, ValueError, OverflowError):  # text or nulls: a listing leaves them blank
+        return ""
 
 
 def sources_table(sources: Mapping[str, Source]) -> Table:
@@ -107,7 +116,7 @@ def plan_table(plan: Plan, estimate: Estimate | None, in_flight: int) -> Table:
     table.add_row("mask", ", ".join(SCL_CLASSES[number] for number in plan.config.mask) or "none")
     offsets = Counter((g.red.offset, g.red.evidence) for g in plan.granules)
     for (offset, evidence), count in sorted(offsets.items()):
-        table.add_row("offset", f"{offset} DN for {count} items: {evidence}")
+        table.add_row("offset", f"{offset} DN for {count} items: {as_markup(evidence)}")
     if estimate is not None:
         table.add_row("to read", f"{size(estimate.traffic.bytes)} in {estimate.traffic.requests} requests")
         table.add_row("output", f"{size(estimate.output_bytes)} before compression")
@@ -124,11 +133,11 @@ def plan_crs(plan: Plan) -> str:
 def info_table(facts: dict[str, Any]) -> Table:
     """What an output is on disk."""
     table = _grid("Output")
-    table.add_row("status", escape(str(facts["status"])))
+    table.add_row("status", as_markup(str(facts["status"])))
     table.add_row("stored", f"{size(facts['stored_bytes'])} in {facts['objects']} objects")
-    table.add_row("plan", facts["plan"])
+    table.add_row("plan", as_markup(facts["plan"]))
     if "store_digest" in facts:
-        table.add_row("digest", facts["store_digest"])
+        table.add_row("digest", as_markup(facts["store_digest"]))
     return table
 
 
@@ -136,7 +145,7 @@ def dropped_table(plan: Plan) -> Table:
     """Items that take no part, with the reason."""
     table = _grid(f"{len(plan.dropped)} items dropped")
     for dropped in plan.dropped[:MOST_ROWS]:
-        table.add_row(escape(dropped.id), escape(dropped.reason))
+        table.add_row(as_markup(dropped.id), as_markup(dropped.reason))
     return table
 
 
@@ -156,9 +165,9 @@ def run_table(report: RunReport, estimate: Estimate | None) -> Table:
     if lost:
         table.add_row("unusable", ", ".join(f"{_LOST[name]} {n:,}" for name, n in lost.items()))
     for item, why in list(report.skipped.items())[:MOST_ROWS]:
-        table.add_row("left out", escape(f"{item}: {why}"))
+        table.add_row("left out", as_markup(f"{item}: {why}"))
     for region, why in list(report.failed.items())[:MOST_ROWS]:
-        table.add_row(f"failed {tuple(region)}", escape(why))
+        table.add_row(f"failed {tuple(region)}", as_markup(why))
     return table
 
 
@@ -187,12 +196,12 @@ _LOST: Final = {
 
 def doctor_tables(found: Diagnosis) -> Iterator[Table | str]:
     """All that is known of an item's offset: what is said, what is seen, what is decided."""
-    said = _grid(escape(found.item_id))
+    said = _grid(as_markup(found.item_id))
     for evidence in found.evidence:
-        said.add_row(escape(evidence.source), escape(evidence.says))
+        said.add_row(as_markup(evidence.source), as_markup(evidence.says))
     yield said
     if found.sample is None:
-        yield f"The pixels cannot be read: {escape(found.unreadable)}"
+        yield f"The pixels cannot be read: {as_markup(found.unreadable)}"
     else:
         sample = found.sample
         where = f"{sample.blocks} of {sample.of} blocks"
@@ -215,11 +224,11 @@ def _decision_table(found: Diagnosis) -> Table:
     table = _grid("Decision")
     for band, decision in found.decisions.items():
         offset = "refused" if decision.offset is None else f"{decision.offset} DN"
-        table.add_row(band, f"[bold]{offset}[/]: {escape(decision.why)}")
+        table.add_row(band, f"[bold]{offset}[/]: {as_markup(decision.why)}")
     if found.sample is not None:
         sample = found.sample
         share = f"; {sample.vegetation / sample.verdict.land:.0%} of them vegetation" if sample.verdict.land else ""
-        table.add_row("pixels", f"[bold]{sample.verdict.judgement}[/]: {escape(sample.verdict.evidence)}{share}")
+        table.add_row("pixels", f"[bold]{sample.verdict.judgement}[/]: {as_markup(sample.verdict.evidence)}{share}")
         medians = ", ".join(f"{value:.3f} with {offset} DN" for offset, value in sample.median_ndvi.items())
         table.add_row("NDVI", f"median over SCL 4 and 5: {medians or 'no such pixel'}")
     return table

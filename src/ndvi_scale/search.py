@@ -221,8 +221,8 @@ def _predicates(wanted: Wanted) -> list[tuple[str, Callable[[pystac.Item], bool]
     if (interval := wanted.interval) is not None:
         tests.append((f"outside the dates {wanted.dates}", lambda item: _moment(item) in interval))
     if (limit := wanted.cloud_cover) is not None:
-        tests.append(("without eo:cloud_cover", lambda item: _cloud_cover(item) is not None))
-        tests.append((f"above {limit:g} % cloud cover", lambda item: (_cloud_cover(item) or 0.0) <= limit))
+        tests.append(("without eo:cloud_cover", lambda item: item_cloud_cover(item) is not None))
+        tests.append((f"above {limit:g} % cloud cover", lambda item: (item_cloud_cover(item) or 0.0) <= limit))
     return tests
 
 
@@ -255,10 +255,13 @@ def _moment(item: pystac.Item) -> dt.datetime:
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=dt.UTC)
 
 
-def _cloud_cover(item: pystac.Item) -> float | None:
+def item_cloud_cover(item: pystac.Item) -> float | None:
     """Percent, or None when it is absent, null or not a number."""
     value = item.properties.get("eo:cloud_cover")
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    try:
+        return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    except OverflowError:  # JSON has numbers that no float can hold
+        return None
 
 
 def _overlaps(aoi: Aoi, item: pystac.Item) -> bool:

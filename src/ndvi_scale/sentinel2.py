@@ -160,10 +160,12 @@ def resolve_offset(
     In this order: the user's override; 0 below baseline 04.00; 0 where the item says that the offset is
     already in the pixels of its COGs (the flag does not speak of a JP2 beside them); the value the asset
     declares; −1000. Nothing tells it when the baseline is unknown, or is 99.99, whose number means nothing, and
-    neither flag nor asset says more. Raises ValueError for a flag or a declared offset that makes no sense.
+    neither flag nor asset says more. Raises ValueError for a flag or a declared offset that makes no sense, and
+    for baselines that contradict each other.
     """
     if override is not None:
         return Offset(override, "given by the user")
+    _check_baselines(properties)
     baseline = item_baseline(properties)
     if baseline is None:
         return None
@@ -181,6 +183,19 @@ def resolve_offset(
     if baseline == OFF_LINE_BASELINE:
         return None
     return Offset(BOA_OFFSET_DN, f"baseline {name}, nothing declared{aside}")
+
+
+def _check_baselines(properties: Mapping[str, Any]) -> None:
+    """Raises ValueError where two fields tell different baselines; one that is not of the form tells none."""
+    said = {}
+    for key in BASELINE_KEYS:
+        with contextlib.suppress(ValueError):
+            said[key] = parse_baseline(str(properties.get(key)))
+    if len(set(said.values())) > 1:
+        raise ValueError(
+            f"{' and '.join(f'{key} {properties[key]}' for key in said)} contradict each other; "
+            "give the offset (0 or -1000)"
+        )
 
 
 def baseline_name(baseline: tuple[int, int] | None) -> str:
@@ -211,19 +226,26 @@ def is_jp2(asset: Mapping[str, Any]) -> bool:
 def declared_offset(asset: Mapping[str, Any]) -> int | None:
     """The offset in DN that an asset declares (`raster_field` offset over scale); None where it does not.
 
-    Raises ValueError for a scale that is not above 0, and for an offset above 0, which no product has: a sign
-    that the catalog means something else.
+    Raises ValueError for a scale that is not above 0, for an offset above 0, which no product has, and for one that
+    is not 0 but less than a DN: signs that the catalog means something else.
     """
     offset, scale = raster_field(asset, "offset"), raster_field(asset, "scale")
     if offset is None:
         return None
-    scale = _DEFAULT_SCALE if scale is None else float(scale)
-    if not scale > 0 or float(offset) > 0:
+    scale = _DEFAULT_SCALE if scale is None else scale
+    # A bool is a number to Python, and no scale or offset.
+    if bool in {type(offset), type(scale)} or not float(scale) > 0 or float(offset) > 0:
         raise ValueError(
-            f"offset {offset} with scale {scale} is declared: a scale is above 0 and a BOA offset at most 0; give "
-            "the offset (0 or -1000)"
+            f"offset {offset} with scale {scale} is declared: a scale is a number above 0 and a BOA offset one of "
+            "at most 0; give the offset (0 or -1000)"
         )
-    return round(float(offset) / scale)
+    dn = round(float(offset) / float(scale))
+    if not dn and float(offset):
+        raise ValueError(
+            f"offset {offset} with scale {scale} is declared: less than one DN, so one of them is in another unit; "
+            "give the offset (0 or -1000)"
+        )
+    return dn
 
 
 def raster_field(asset: Mapping[str, Any], name: str) -> Any:
@@ -248,8 +270,9 @@ def item_tile(properties: Mapping[str, Any], item_id: str) -> str:
     """MGRS tile such as ``31TCJ``, from whichever field has it; empty where none does."""
     code = str(properties.get("grid:code") or properties.get("s2:mgrs_tile") or "")
     if not code and "mgrs:grid_square" in properties:
-        zone = int(properties["mgrs:utm_zone"])
-        code = f"{zone:02}{properties['mgrs:latitude_band']}{properties['mgrs:grid_square']}"
+        with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError):  # then the id may have it
+            zone = int(properties["mgrs:utm_zone"])
+            code = f"{zone:02}{properties['mgrs:latitude_band']}{properties['mgrs:grid_square']}"
     match = re.search(r"(\d{1,2}[C-X][A-Z]{2})(?![A-Z0-9])", code) or re.search(
         r"_T?(\d{1,2}[C-X][A-Z]{2})_", item_id
     )

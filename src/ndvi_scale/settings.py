@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,8 @@ class Settings:
     out: str | None
     storage: tuple[str, ...]
     search_cache: str | None = None
+    catalog: str = field(default="", repr=False)
+    """As it was given, to be asked; `config` keeps what of it may be written down."""
 
     @classmethod
     def from_values(cls, settings: Mapping[str, Any], storage: tuple[str, ...] = ()) -> Settings:
@@ -41,12 +43,13 @@ class Settings:
         if items and values.get("catalog"):
             raise ConfigError("both items and catalog given: items come from one or the other")
         if items:
-            values["catalog"] = _items_digest(Path(items))
+            values["catalog"] = _items_digest(items)
         elif not values.get("catalog"):
             raise ConfigError("no catalog given: use --catalog NAME|URL|PATH, or --items FILE")
-        elif Path(values["catalog"]).exists():
+        elif "://" not in str(values["catalog"]) and Path(values["catalog"]).exists():
             values["catalog"] = str(Path(values["catalog"]).resolve())
-        return cls(make_config(values), items, out, storage, cache)
+        config = make_config(values)
+        return cls(config, items, out, storage, cache, values["catalog"])
 
     def find_items(self) -> list[pystac.Item]:
         """Search the catalog, or take the saved items that fit."""
@@ -54,7 +57,7 @@ class Settings:
 
         config = self.config
         found = search_items(
-            self.items or config.catalog,
+            self.items or self.catalog or config.catalog,
             aoi=config.aoi,
             datetime=config.datetime,
             cloud_cover=config.cloud_cover,
@@ -92,10 +95,15 @@ def _of_tiles(items: list[pystac.Item], tiles: tuple[str, ...]) -> list[pystac.I
     return kept
 
 
-def _items_digest(path: Path) -> str:
+def _items_digest(items: str | Path) -> str:
     """What stands for saved items in a configuration: other contents are another run."""
     import hashlib
 
+    from ndvi_scale.web import is_url, shown
+
+    if is_url(str(items)):
+        raise ConfigError(f"{shown(str(items))}: saved items are a file: download it, or give it as --catalog")
+    path = Path(items)
     try:
         return f"items {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
     except OSError as error:
