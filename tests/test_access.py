@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     import services
 
+pytestmark = pytest.mark.slow  # servers whose tokens have to die
+
 CANARY = "canary-7f3a"
 EODATA = "s3://eodata/Sentinel-2/B04.tif"
 UNREACHABLE = "http://127.0.0.9:1"

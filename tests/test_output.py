@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from ndvi_scale.sandbox import Sandbox
 
+pytestmark = pytest.mark.slow  # whole runs, a zone after the other
+
 ZONE_NAMES = ["EPSG_32630", "EPSG_32631"]
 
 

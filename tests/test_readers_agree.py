@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import services
     from ndvi_scale.sandbox import Sandbox
 
+pytestmark = pytest.mark.slow  # the slower reader, too
+
 SOME = settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 

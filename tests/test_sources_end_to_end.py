@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import services
     from ndvi_scale.store import Store
 
+pytestmark = pytest.mark.slow  # full-size files of every source
+
 
 @dataclass(frozen=True)
 class Case:

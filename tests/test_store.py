@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from ndvi_scale.sandbox import Sandbox
     from ndvi_scale.store import Store
 
+pytestmark = pytest.mark.slow  # every kind of store, most of them servers
+
 SERVICES = {"s3": "seaweed_s3", "az": "azurite", "gs": "fake_gcs"}
 """Kind → fixture."""
 ON_A_SERVER = [pytest.param(kind, marks=pytest.mark.slow) for kind in SERVICES]

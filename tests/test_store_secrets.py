@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from ndvi_scale.sandbox import Sandbox
     from ndvi_scale.store import Store
 
+pytestmark = pytest.mark.slow  # whole runs of the command line against servers
+
 CANARY = "c4n4ry0123456789c4n4ry0123456789"  # 32 bytes, as encryption keys are
 ENCODED = base64.b64encode(CANARY.encode()).decode()
 SAS = f"sv=2020-08-04&sp=rwdl&sig={CANARY}"

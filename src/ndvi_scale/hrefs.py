@@ -103,20 +103,13 @@ def _name(pair: str) -> str:
 
 
 def unsigned_fields(value: Any) -> Any:
-    """A JSON value in which every ``href``, however deep, is unsigned; one that is no URL becomes empty."""
+    """A JSON value in which every ``href``, however deep, is unsigned."""
     if isinstance(value, dict):
         return {
-            key: _unsigned_or_nothing(inner) if key == "href" and isinstance(inner, str) else unsigned_fields(inner)
+            key: unsigned(inner) if key == "href" and isinstance(inner, str) else unsigned_fields(inner)
             for key, inner in value.items()
         }
     return [unsigned_fields(inner) for inner in value] if isinstance(value, list) else value
-
-
-def _unsigned_or_nothing(href: str) -> str:
-    try:
-        return unsigned(href)
-    except ValueError:  # what cannot be parsed cannot be rid of its secrets
-        return ""
 
 
 def is_remote(base: str) -> bool:
