@@ -258,13 +258,13 @@ def resampled(plan: Plan, crs: str, factor: int) -> Plan:
 
 
 def stored_case(case: dict[str, Any], folder: Path) -> tuple[Plan, Plan, Any]:
-    """12 granules, one a layer, all links to the same three files."""
+    """8 granules, one a layer, all links to the same three files."""
 
     def href(number: int, band: str) -> str:
         return str(folder / f"{number}-{band}.tif")
 
     geobox = GeoBox((case["size"],) * 2, Affine(10, 0, 300_000, 0, -10, 4_900_020), "EPSG:32631")
-    plan = plan_of(geobox, case["chunk"], href, 1, 12, {})
+    plan = plan_of(geobox, case["chunk"], href, 1, 8, {})
     corner = plan_of(geobox, 64, href, 1, 4, {})
     few = {region: rows for region, rows in corner.index.items() if region.iy == region.ix == 0}
     warm = Plan(corner.config, corner.lattice, corner.days, corner.granules, few)
@@ -293,12 +293,12 @@ def test_a_region_of_other_pixels_takes_no_more_than_its_bound(tmp_path: Path, g
 
 @pytest.fixture(scope="module")
 def stored_bands(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three COGs of 4096 x 4096 in blocks of 1024, as noisy as real ones, under 12 names each."""
+    """Three COGs of 3072 x 3072 in blocks of 1024, as noisy as real ones, under 8 names each."""
     import rasterio
     import rasterio.shutil
 
     folder, draw = tmp_path_factory.mktemp("bands"), np.random.default_rng(0)
-    for band, side, pixel, top in (("red", 4096, 10, 6000), ("nir", 4096, 10, 9000), ("scl", 2048, 20, 12)):
+    for band, side, pixel, top in (("red", 3072, 10, 6000), ("nir", 3072, 10, 9000), ("scl", 1536, 20, 12)):
         dtype = "uint8" if band == "scl" else "uint16"
         profile = {"driver": "GTiff", "height": side, "width": side, "count": 1, "dtype": dtype, "crs": 32631}
         transform = Affine(pixel, 0, 300_000, 0, -pixel, 4_900_020)
@@ -306,7 +306,7 @@ def stored_bands(tmp_path_factory: pytest.TempPathFactory) -> Path:
             file.write(draw.integers(1, top, (side, side)).astype(dtype), 1)
         options = {"BLOCKSIZE": 1024, "COMPRESS": "DEFLATE", "PREDICTOR": "YES", "NUM_THREADS": "ALL_CPUS"}
         rasterio.shutil.copy(folder / "draft.tif", folder / f"0-{band}.tif", driver="COG", **options)
-        for number in range(1, 12):
+        for number in range(1, 8):
             (folder / f"{number}-{band}.tif").hardlink_to(folder / f"0-{band}.tif")
     return folder
 
@@ -315,7 +315,7 @@ def stored_bands(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(("chunk", "workers"), [(2048, 1), (2048, 3), (1024, 3)])
 def test_a_run_takes_no_more_than_its_bound(stored_bands: Path, chunk: int, workers: int) -> None:
     """What `--memory` promises: files, GDAL and all."""
-    case = {"reader": "rasterio", "size": 4096, "chunk": chunk, "workers": workers}
+    case = {"reader": "rasterio", "size": 3072, "chunk": chunk, "workers": workers}
     for left in stored_bands.glob("*.zarr*"):
         shutil.rmtree(left)
     found = in_a_process(case, stored_bands)

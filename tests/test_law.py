@@ -132,7 +132,7 @@ def test_batch_lazy_and_oracle_agree(sandbox: Sandbox, grids: list[dict[str, Any
 
     # No shrinking: an example takes a second, and the drawn numbers are few enough to read as they are.
     @settings(
-        max_examples=12,
+        max_examples=8 if grids is WARPED else 12,
         phases=[Phase.explicit, Phase.generate],
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
