@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from ndvi_scale import ledger, write
 from ndvi_scale.config import RunConfig, config_differences
-from ndvi_scale.errors import ConfigError, PlanMismatchError, StoreError
-from ndvi_scale.plan import zone_config
+from ndvi_scale.errors import PlanMismatchError, StoreError
+from ndvi_scale.plan import check_no_crs, zone_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -60,8 +60,7 @@ def begin_zones(root: Store, config: RunConfig, group: Callable[[str], Store]) -
 
     `group`: opens the store of a group. Plans that were frozen before their list was written count for nothing yet.
     """
-    if config.crs is not None:
-        raise ConfigError(f"crs {config.crs} and grid = per-zone: every zone has its own CRS, leave crs out")
+    check_no_crs(config)
     if ledger.load_plan(root) is not None:
         raise _mismatch(root, ('grid: "single" there, "per-zone" asked',))
     plans = {}

@@ -124,8 +124,7 @@ def build_plans(items: Iterable[pystac.Item], config: RunConfig) -> dict[str, Pl
     Granules stay in their own zone, so ground that two zones hold is in both. Zones that hold nothing of the region
     are left out. Each plan's configuration says its zone's `crs`.
     """
-    if config.crs is not None:
-        raise ConfigError(f"crs {config.crs} and grid = per-zone: every zone has its own CRS, leave crs out")
+    check_no_crs(config)
     everything = _acquisitions(items, config)
     zones: dict[int, list[Granule]] = defaultdict(list)
     for granule in everything.chosen:
@@ -148,6 +147,12 @@ def _dropped_with(granules: Sequence[Granule], everything: Processings, *, first
     own = set().union(*(replaced.get(granule.id, set()) for granule in granules))
     others = set().union(*replaced.values()) - own
     return [item for item in everything.dropped if item.id in own or (first and item.id not in others)]
+
+
+def check_no_crs(config: RunConfig) -> None:
+    """Refuse a CRS beside ``grid="per-zone"``. Raises ConfigError."""
+    if config.crs is not None:
+        raise ConfigError(f"crs {config.crs} and grid = per-zone: every zone has its own CRS, leave crs out")
 
 
 def zone_name(epsg: int) -> str:
