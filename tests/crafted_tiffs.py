@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 CORNER: Final = Affine(10, 0, 300_000, 0, -10, 4_900_020)
 WIDTH, HEIGHT, TILE_WIDTH, TILE_HEIGHT = 256, 257, 322, 323
 BITS, COMPRESSION, PREDICTOR, SAMPLES = 258, 259, 317, 277
+PHOTOMETRIC, FILL_ORDER, PLANAR = 262, 266, 284
 TILE_OFFSETS, TILE_COUNTS = 324, 325
 _SIZES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 12: 8, 16: 8}
 _CODES: Final = {1: "B", 3: "H", 4: "I", 16: "Q"}
@@ -113,6 +114,11 @@ class Tiff:
         """Say that a tag's values stand elsewhere."""
         entry = self.entries[code]
         self._put("Q" if self.big else "I", entry.at + (12 if self.big else 8), at)
+
+    def retag(self, code: int, new: int, value: int) -> None:
+        """Make a tag another one, of the same kind."""
+        self.put(code, value)
+        self._put("H", self.entries[code].at, new)
 
     def link(self, to: int) -> None:
         """Say where the next directory stands."""

@@ -104,6 +104,38 @@ def directory_at_the_end(path: Path) -> Path:
     return path
 
 
+def directory_far_from_the_front(path: Path) -> Path:
+    """As of a file of 5 MB that was written in one go."""
+    tiff = Tiff(write_tiff(path, pixels(SHAPE), **TILED))
+    start, stop = tiff.first, tiff.first + 2 + 12 * len(tiff.entries) + 4
+    directory = tiff.data[start:stop]
+    tiff.data += bytes(5 << 20)
+    tiff.start_at(len(tiff.data))
+    tiff.data += directory
+    return tiff.save()
+
+
+def offsets_far_from_the_front(path: Path) -> Path:
+    tiff = Tiff(write_tiff(path, pixels(SHAPE), **TILED))
+    entry = tiff.entries[crafted.TILE_OFFSETS]
+    values = tiff.data[entry.values_at : entry.values_at + 4 * entry.count]
+    tiff.data += bytes(5 << 20)
+    tiff.place(crafted.TILE_OFFSETS, len(tiff.data))
+    tiff.data += values
+    return tiff.save()
+
+
+def bits_the_other_way_round(path: Path) -> Path:
+    """FillOrder 2: each byte of the compressed stream is mirrored."""
+    tiff = Tiff(write_tiff(path, pixels(SHAPE), **TILED))
+    mirrored = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+    for number in range(12):
+        start, stop = tiff.block(number)
+        tiff.data[start:stop] = tiff.data[start:stop].translate(mirrored)
+    tiff.retag(crafted.PLANAR, crafted.FILL_ORDER, 2)
+    return tiff.save()
+
+
 def with_a_mask(path: Path) -> Path:
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
         write_tiff(path, pixels(SHAPE), **TILED)
@@ -165,6 +197,9 @@ LEGAL: dict[str, Callable[[Path], Path]] = {
     "a block of no bytes": changed(a_block_of_no_bytes),
     "bytes after a block": changed(bytes_after_a_block),
     "directory at the end": directory_at_the_end,
+    "directory far from the front": directory_far_from_the_front,
+    "offsets far from the front": offsets_far_from_the_front,
+    "bits the other way round": bits_the_other_way_round,
     "with a mask": with_a_mask,
     "pixel is point": pixel_is_point,
 }
