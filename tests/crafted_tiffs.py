@@ -25,7 +25,7 @@ _CODES: Final = {1: "B", 3: "H", 4: "I", 16: "Q"}
 
 
 def pixels(shape: tuple[int, int], dtype: str = "uint16", *, seed: int = 3, sparse: int = 0) -> NDArray[Any]:
-    """DN of which no two neighbours are alike, small enough to compress; the first `sparse` rows and columns are 0."""
+    """DN that compress a little, no two neighbours alike; the first `sparse` rows and columns are 0."""
     draw = np.random.default_rng(seed)
     if dtype == "uint8":
         dn = draw.integers(0, 12, shape)

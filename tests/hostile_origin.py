@@ -8,6 +8,7 @@ was sent, and how many requests were open at once.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import select
 import socket
@@ -17,7 +18,6 @@ import time
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -25,6 +25,7 @@ import services
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 PAGE = b"<!DOCTYPE html><html><body>Sign in to the hotel's network to go on.</body></html>"
 ENDLESS_BYTES = 1 << 30
@@ -405,7 +406,7 @@ class Origin:
     def gaps(self, path: str = "") -> list[float]:
         """Seconds from each request to the next."""
         times = [asked.time for asked in self.of(path)]
-        return [after - before for before, after in zip(times, times[1:], strict=False)]
+        return [after - before for before, after in itertools.pairwise(times)]
 
     @property
     def most_open(self) -> int:

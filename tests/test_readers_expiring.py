@@ -1,6 +1,6 @@
 """Links that die while a run lasts: they are made when a block is read, by a token that is asked for seldom.
 
-A whole minute, as the issue has it: ``NDVI_SCALE_EXPIRING_S=60 pytest --timeout=200 tests/test_readers_expiring.py``.
+A whole minute, as the issue has it: ``NDVI_SCALE_EXPIRING_S=60 pytest --timeout=200`` on this file.
 Times scale with it: links that live 5 s of 60, a request for a token in 60.
 """
 

@@ -1,4 +1,4 @@
-"""What async-tiff does not tell of a TIFF's first directory: tags whose value it does not know, and where it ends."""
+"""What async-tiff does not tell of a TIFF's first directory: values that it does not know, and where it ends."""
 
 from __future__ import annotations
 
