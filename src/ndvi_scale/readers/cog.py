@@ -71,6 +71,14 @@ class CogReader:
         """See `Reader.read`."""
         return self.start(item_id, asset, window).result()
 
+    def learn(self, assets: Iterable[Asset]) -> None:
+        """Read the headers of many files, all at once, so that a reader that is sent to workers brings them along.
+
+        What cannot be read is left for the read of a window to say.
+        """
+        state = self._here()
+        state.loop.run(state.learn([asset for asset in assets if not self._unfit_for(asset)])).result()
+
     def layout(self, item_id: str, asset: Asset) -> Layout:
         """See `Reader.layout`."""
         if self._unfit_for(asset):
@@ -293,6 +301,10 @@ class _State:
         if len(self._headers) > HEADERS:
             del self._headers[next(iter(self._headers))]
         return header
+
+    async def learn(self, assets: Iterable[Asset]) -> None:
+        """Read headers; errors are for later."""
+        await asyncio.gather(*(self.header(asset) for asset in assets), return_exceptions=True)
 
     async def forget(self, href: str) -> None:
         """Keep neither header nor blocks of a file."""
