@@ -149,9 +149,9 @@ def scattered(service: SasService) -> tuple[Any, np.ndarray]:
 
 
 def test_a_request_that_waits_its_turn_is_signed_when_its_turn_comes(azure: SasService) -> None:
-    """256 requests, of which so many are in flight, take longer than a token lives."""
+    """256 requests, of which 32 are in flight: the last wait longer than a token is good for when it is renewed."""
     asset, dn = scattered(azure)
-    azure.lifetime, azure.pause = 1.0, 0.3
+    azure.lifetime, azure.pause = 2.5, 0.3
     data, _ = open_reader("cog").read("item", asset, whole(dn.shape))
     np.testing.assert_array_equal(data, dn)
     assert azure.refused == []
@@ -194,3 +194,22 @@ def test_an_endpoint_that_is_away_for_a_moment(azure: SasService) -> None:
         azure.status = 200
         np.testing.assert_array_equal(reading.result()[0], dn)
     assert azure.refused == []
+
+
+@pytest.mark.parametrize("status", [401, 503])
+def test_an_endpoint_that_gives_no_more_tokens_is_not_stormed(azure: SasService, status: int) -> None:
+    """Hundreds of requests want the same token: they hear of its failure together."""
+    asset, dn = scattered(azure)
+    reader = open_reader("cog")
+    reader.read("item", asset, Window(0, 0, 1, 1))
+    time.sleep(1.1)
+    azure.revoke()
+    azure.asked.clear()
+    azure.status = status
+    started = time.monotonic()
+    with pytest.raises(ReadError, match="no token for") as caught:
+        reader.read("item", asset, whole(dn.shape))
+    assert not caught.value.permanent
+    assert "canary" not in repr(caught.value)
+    time.sleep(1.0)  # others that were on their way
+    assert len(azure.asked) <= 5 * (time.monotonic() - started) + 2

@@ -66,10 +66,25 @@ class Address:
     token: str = field(default="", repr=False)
     """The token in `url`, if any."""
 
+
+@dataclass(frozen=True)
+class Place:
+    """What answers requests for an asset, and by which rule; to be known before anything is signed."""
+
+    name: str
+    """Host, bucket or container; empty where it is this machine's disk."""
+    rule: Access | None
+
     @property
-    def place(self) -> str:
-        """Host, bucket or container: what answers, and what requests are counted by."""
-        return "" if self.kind == "file" else urlsplit(self.url).netloc
+    def may_wait(self) -> bool:
+        """Whether `locate` may have to ask for a token over the network."""
+        return self.rule is not None and self.rule.signing == "sas"
+
+
+def place_of(href: str) -> Place:
+    """Where an asset is, by its href."""
+    href = _as_blob(unsigned(href))
+    return Place(urlsplit(href).netloc if "://" in href else "", access_of(href))
 
 
 def locate(href: str, refused: str = "") -> Address:
@@ -99,12 +114,6 @@ def locate(href: str, refused: str = "") -> Address:
             "https://account.blob.core.windows.net/container/file"
         )
     return Address("az", href, rule)
-
-
-def may_wait(href: str) -> bool:
-    """Whether `locate` may have to ask for a token over the network."""
-    rule = access_of(href)
-    return rule is not None and rule.signing == "sas"
 
 
 @dataclass(frozen=True)
