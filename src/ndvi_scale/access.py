@@ -271,6 +271,7 @@ class TokenCache:
         self._lock = threading.Lock()
         self._locks: dict[tuple[str, str, str], threading.Lock] = {}
         self._tokens: dict[tuple[str, str, str], _Token] = {}
+        self._failures: dict[tuple[str, str, str], tuple[float, str]] = {}
 
     def token(self, rule: Access, href: str, refused: str = "") -> str:
         """The query that signs a blob's href. Raises OSError when the endpoint gives none."""
@@ -286,9 +287,19 @@ class TokenCache:
                 fresh = now < known.renewed and known.query != refused
                 if fresh or now - known.since < YOUNG_S:
                     return known.query
-            found = _new_token(*place)
-            self._tokens[place] = found
+            self._tokens[place] = found = self._ask(place)
             return found.query
+
+    def _ask(self, place: tuple[str, str, str]) -> _Token:
+        """A new token; a failure holds for all that wait for the same one, who else would each ask in turn."""
+        since, why = self._failures.get(place, (-YOUNG_S, ""))
+        if time.monotonic() - since < YOUNG_S:
+            raise ConnectionError(why)
+        try:
+            return _new_token(*place)
+        except OSError as error:
+            self._failures[place] = time.monotonic(), str(error)
+            raise
 
 
 TOKENS: Final = TokenCache()
