@@ -366,6 +366,7 @@ LIES = {
     "blocks of half the size": Lie(putting(crafted.TILE_WIDTH, 64)),
     "a loop of directories": Lie(a_loop, tolerable=True),
     "a directory beyond the file": Lie(a_directory_beyond),
+    "a directory 2^63 bytes away": Lie(lambda tiff: tiff.start_at(1 << 63), options=BIG),
     "a directory within the header": Lie(lambda tiff: tiff.start_at(2)),
     "a directory of 65,535 tags": Lie(a_directory_of_65535, tolerable=True),
     "a directory of 2^60 tags": Lie(a_directory_of_many, options=BIG),

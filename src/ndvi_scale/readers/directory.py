@@ -32,6 +32,8 @@ def first_directory(data: bytes) -> Directory | None:
         (version,) = struct.unpack_from("<H", data, 2)
         counted, offset, place, length = _FORMS[version]
         (start,) = struct.unpack_from(offset, data, place)
+        if start > len(data):
+            return None
         (count,) = struct.unpack_from(counted, data, start)
     except (struct.error, KeyError):
         return None
