@@ -286,6 +286,11 @@ def more_blocks(tiff: Tiff) -> None:
         tiff.recount(code, 400_000_000)
 
 
+def unknown_kind(tiff: Tiff) -> None:
+    at = tiff.entries[crafted.NODATA].at
+    tiff.data[at + 2 : at + 4] = b"\xee\xee"
+
+
 def a_loop(tiff: Tiff) -> None:
     tiff.link(tiff.first)
 
@@ -352,6 +357,9 @@ LIES = {
     "fewer offsets than blocks": Lie(fewer_blocks),
     "fewer sizes than blocks": Lie(recounting(crafted.TILE_COUNTS, 11)),
     "more offsets than there is memory": Lie(more_blocks, tolerable=True),
+    "more offsets than there are addresses": Lie(recounting(crafted.TILE_OFFSETS, 0xFFFFFFFF), tolerable=True),
+    "a nodata value of 4 GB": Lie(recounting(crafted.NODATA, 0xFFFFFFFF), tolerable=True),
+    "a tag of no known kind": Lie(unknown_kind, tolerable=True),
     "offsets that lie beyond the file": Lie(replacing(crafted.TILE_OFFSETS, 0x7FFFFFF0)),
     "a block beyond the file": Lie(putting(crafted.TILE_OFFSETS, 0x7FFFFFF0, 6), block=(1, 2)),
     "a block at the very end": Lie(lambda tiff: tiff.put(crafted.TILE_OFFSETS, len(tiff.data), 6), block=(1, 2)),

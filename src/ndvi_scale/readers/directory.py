@@ -10,6 +10,9 @@ _FORMS: Final = {42: ("<H", "<I", 4, 12), 43: ("<Q", "<Q", 8, 20)}
 """Version (TIFF, BigTIFF) → how the number of entries and how offsets are written, where the first offset stands,
 bytes of an entry."""
 _SHORT: Final = 3
+_KINDS: Final = frozenset({*range(1, 14), 16, 17, 18})
+_VALUES: Final = 1 << 20
+"""Most values of a tag: a band of 10980² in blocks of 16² has half as many."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,9 @@ class Directory:
     """Tag → value, of the tags that hold one 16-bit number."""
     link: slice
     """Where the offset of the next directory stands."""
+    sane: bool
+    """Whether all tags are of known kinds and have no more values than an image needs. async-tiff panics at the one
+    and ends the process for want of memory at the other."""
 
     def alone(self, data: bytes) -> bytes:
         """The same bytes, without a next directory: a chain of them may be long, or a ring."""
@@ -42,4 +48,8 @@ def first_directory(data: bytes) -> Directory | None:
     if link.stop > len(data):
         return None
     entries = [struct.unpack_from(f"<HH{offset[1]}H", data, at) for at in range(first, link.start, length)]
-    return Directory({tag: value for tag, kind, number, value in entries if (kind, number) == (_SHORT, 1)}, link)
+    return Directory(
+        numbers={tag: value for tag, kind, number, value in entries if (kind, number) == (_SHORT, 1)},
+        link=link,
+        sane=all(kind in _KINDS and number <= _VALUES for _, kind, number, _ in entries),
+    )

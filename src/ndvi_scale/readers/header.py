@@ -107,10 +107,14 @@ class _Source:
         self.first = data[:64]
         if data[:2] == b"MM":
             raise UnfitError("big-endian")
-        self.directory = first_directory(data)
-        if self.directory is None and data[:2] == b"II" and len(data) == HEADER_BYTES:
-            raise UnfitError("its directory is not at the front")
-        return self.directory.alone(data) if self.directory else data
+        self.directory = directory = first_directory(data)
+        if directory is None:
+            if data[:2] == b"II" and len(data) == HEADER_BYTES:
+                raise UnfitError("its directory is not at the front")
+            raise HeaderError(_no_tiff(data, "no directory in it"))
+        if not directory.sane:
+            raise UnfitError("a strange directory")
+        return directory.alone(data)
 
     async def get_ranges_async(
         self,
@@ -138,14 +142,14 @@ async def read_header(get: Get) -> Header:
             raise source.failure from None
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise HeaderError(_no_tiff(source.first, error)) from None
+        raise HeaderError(_no_tiff(source.first, str(error))) from None
     _check_fit(image, source.directory)
     return _header(image, source.requests)
 
 
-def _no_tiff(first: bytes, error: BaseException) -> str:
+def _no_tiff(first: bytes, why: str) -> str:
     if first[:2] in {b"II", b"MM"}:
-        return f"its TIFF header is damaged ({' '.join(str(error).split())[:120]})"
+        return f"its TIFF header is damaged ({' '.join(why.split())[:120]})"
     return f"it is no TIFF (it begins with {first[:16]!r})"
 
 
