@@ -291,6 +291,20 @@ def unknown_kind(tiff: Tiff) -> None:
     tiff.data[at + 2 : at + 4] = b"\xee\xee"
 
 
+def two_predictors(tiff: Tiff) -> None:
+    """GDAL believes the first, which is right."""
+    tiff.retag(339, crafted.PREDICTOR, 1)
+
+
+def no_such_crs(tiff: Tiff) -> None:
+    keys = tiff.values(crafted.GEO_KEYS)
+    tiff.put(crafted.GEO_KEYS, 375, keys.index(32631))
+
+
+def a_short_scale(tiff: Tiff) -> None:
+    tiff.recount(crafted.PIXEL_SCALE, 1)
+
+
 def a_loop(tiff: Tiff) -> None:
     tiff.link(tiff.first)
 
@@ -359,6 +373,9 @@ LIES = {
     "more offsets than there is memory": Lie(more_blocks, tolerable=True),
     "more offsets than there are addresses": Lie(recounting(crafted.TILE_OFFSETS, 0xFFFFFFFF), tolerable=True),
     "a nodata value of 4 GB": Lie(recounting(crafted.NODATA, 0xFFFFFFFF), tolerable=True),
+    "two predictors": Lie(two_predictors, tolerable=True),
+    "a CRS that nobody knows": Lie(no_such_crs, tolerable=True),
+    "a pixel of one side": Lie(a_short_scale, tolerable=True),
     "a tag of no known kind": Lie(unknown_kind, tolerable=True),
     "offsets that lie beyond the file": Lie(replacing(crafted.TILE_OFFSETS, 0x7FFFFFF0)),
     "a block beyond the file": Lie(putting(crafted.TILE_OFFSETS, 0x7FFFFFF0, 6), block=(1, 2)),

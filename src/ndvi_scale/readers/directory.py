@@ -24,8 +24,8 @@ class Directory:
     link: slice
     """Where the offset of the next directory stands."""
     sane: bool
-    """Whether all tags are of known kinds and have no more values than an image needs. async-tiff panics at the one
-    and ends the process for want of memory at the other."""
+    """Whether each tag is there once, of a known kind, with no more values than an image needs. Of two async-tiff
+    takes the last and GDAL the first; at other kinds it panics; for too many values it ends the process."""
 
     def alone(self, data: bytes) -> bytes:
         """The same bytes, without a next directory: a chain of them may be long, or a ring."""
@@ -51,5 +51,6 @@ def first_directory(data: bytes) -> Directory | None:
     return Directory(
         numbers={tag: value for tag, kind, number, value in entries if (kind, number) == (_SHORT, 1)},
         link=link,
-        sane=all(kind in _KINDS and number <= _VALUES for _, kind, number, _ in entries),
+        sane=all(kind in _KINDS and number <= _VALUES for _, kind, number, _ in entries)
+        and len({tag for tag, *_ in entries}) == count,
     )

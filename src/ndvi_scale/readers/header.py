@@ -11,6 +11,7 @@ from affine import Affine
 from async_tiff import TIFF
 from async_tiff.enums import PlanarConfiguration, SampleFormat
 from odc.geo.geobox import GeoBox
+from pyproj.exceptions import ProjError
 
 from ndvi_scale.readers.decode import DECODERS
 from ndvi_scale.readers.directory import Directory, first_directory
@@ -143,8 +144,11 @@ async def read_header(get: Get) -> Header:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise HeaderError(_no_tiff(source.first, str(error))) from None
-    _check_fit(image, source.directory)
-    return _header(image, source.requests)
+    try:
+        _check_fit(image, source.directory)
+        return _header(image, source.requests)
+    except (IndexError, ProjError) as error:  # lists too short, an EPSG code that nobody knows
+        raise UnfitError(f"a strange header: {error}") from None
 
 
 def _no_tiff(first: bytes, why: str) -> str:
