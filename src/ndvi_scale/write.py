@@ -39,8 +39,8 @@ VOLATILE: Final = frozenset({"status", MARKER, "history"})
 """Group attributes that tell of the run, not of the data; left out of `store_digest`."""
 
 COMPRESSION: Final = {"cname": "zstd", "clevel": 1, "shuffle": "shuffle", "blocksize": 512 * 1024}
-"""Byte shuffle before zstd: codes of neighbours share their high byte. In blocks of this size level 1 makes objects as
-small as level 3 in those that Blosc takes by itself, four times as fast (benchmarks/codec.py)."""
+"""Byte shuffle before zstd: codes of neighbours share their high byte. In blocks of this size level 1 makes objects
+as small as level 3 in those that Blosc takes by itself, three times as fast (benchmarks/codec.py)."""
 
 CHECKSUM: Final = "xxh3_128"
 """Stands before each checksum in the ledger, so that none is taken for another kind; bare ones are SHA-256, of runs
