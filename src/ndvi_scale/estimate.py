@@ -132,9 +132,9 @@ def region_memory(plan: Plan) -> int:
     """Upper bound of the bytes one region takes while it is computed and written.
 
     A pixel: the layer, a granule's NDVI and the one before it (which Python has not let go yet); red, nir and
-    SCL of both; two boolean masks. Writing takes less: the layer, its compressed chunks, and the shard they are joined
-    to. Where pixels are not native ones, the native ones that they are made of, too. Beside that, what the worker's
-    open files keep.
+    SCL of both; two boolean masks. Writing takes less: the layer, its compressed chunks, and the shard that is made
+    of them. Where pixels are not native ones, the native ones that they are made of, too. Beside that, what the
+    worker's open files keep.
     """
     height, width = plan.lattice.object_shape
     return math.ceil(height * width * _bytes_a_pixel(plan)) + _source_bytes(plan) + OPEN_FILES * FILE_BYTES

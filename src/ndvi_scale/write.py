@@ -17,7 +17,7 @@ from zarr.codecs import BloscCodec
 from zarr.errors import ZarrUserWarning
 
 from ndvi_scale import cf
-from ndvi_scale.composite import fill_of
+from ndvi_scale.composite import fill_of, is_fill
 from ndvi_scale.errors import StoreError
 from ndvi_scale.places import brief
 
@@ -150,10 +150,9 @@ def _named(group: zarr.Group, dims: tuple[str, ...], attrs: Mapping[str, Any]) -
 
 
 def open_arrays(store: Store) -> Mapping[str, zarr.Array[Any]]:
-    """The variables that regions fill, by name, open for writing. What is all fill is not stored."""
+    """The variables that regions fill, by name, open for writing."""
     with store.reporting("opened"):
-        array: Any = _group(store, "r+")["ndvi"]
-        return {"ndvi": array.with_config({"write_empty_chunks": False})}
+        return {"ndvi": _group(store, "r+")["ndvi"]}  # pyright: ignore[reportReturnType]
 
 
 def object_name(plan: Plan, region: Region) -> str:
@@ -175,10 +174,19 @@ def write_region(
     layer = slice(region.layer, region.layer + 1)  # in a chunk's own dimensions, or zarr-python copies the pixels
     for name, values in data.items():
         try:
-            arrays[name][layer, rows, columns] = values[np.newaxis]
+            _fitting(arrays[name], values)[layer, rows, columns] = values[np.newaxis]
         except Exception as error:
             raise StoreError(f"region {tuple(region)} of {name} cannot be written: {brief(error)}") from error
     return {name: checksum(values) for name, values in data.items()}
+
+
+def _fitting(array: zarr.Array[Any], values: NDArray[Any]) -> zarr.Array[Any]:
+    """The array as it is to be told to write an object: without one that is all fill, or such chunks in a shard.
+
+    zarr-python looks for these in every pixel. Where one row tells, it need not.
+    """
+    whole = array.shards is None and any(not is_fill(row).all() for row in values)
+    return array.with_config({"write_empty_chunks": whole})
 
 
 def checksum(values: NDArray[Any]) -> str:
