@@ -194,9 +194,9 @@ def checksum(values: NDArray[Any]) -> str:
     return f"{CHECKSUM}:{xxhash.xxh3_128_hexdigest(_stored_bytes(values))}"
 
 
-def _stored_bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
+def _stored_bytes(values: NDArray[Any]) -> memoryview:
     """Bytes of an array, C order, little endian; copies only what is otherwise."""
-    return np.ascontiguousarray(values, values.dtype.newbyteorder("<")).reshape(-1).view(np.uint8)
+    return np.ascontiguousarray(values, values.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
 
 
 def finalise(store: Store, plan: Plan, summary: Mapping[str, Any]) -> None:
