@@ -15,6 +15,7 @@ import numpy as np
 import rustac
 import xarray as xr
 from contender import Clock, read_workload
+from obstore.store import HTTPStore
 
 
 def main() -> None:
