@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _say(f"work in {work}, cores {sorted(os.sched_getaffinity(0))}")
     started = time.monotonic()
     archives = {
-        name: make_archive(work / "archives", spec.recipe, lambda *parts: _say(*parts)) if spec.recipe else None
+        name: make_archive(work / "archives", spec.recipe, _say) if spec.recipe else None
         for name, spec in chosen.items()
     }
     (work / "archives").mkdir(parents=True, exist_ok=True)

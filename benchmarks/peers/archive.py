@@ -1,4 +1,4 @@
-"""The COGs to measure on, made once with the sandbox's ground, sky and storage: a whole tile, and nine neighbours."""
+"""The COGs to measure on, made once with the sandbox's ground, sky and storage: a whole tile, nine neighbours."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Blocks:
 
 
 @numba.njit(nogil=True, cache=True)
-def sum_rows(block):  # noqa: ANN001
+def sum_rows(block) -> None:  # noqa: ANN001
     """Undo the horizontal predictor, in place."""
     for row in range(block.shape[0]):
         for column in range(1, block.shape[1]):
@@ -53,7 +53,7 @@ def sum_rows(block):  # noqa: ANN001
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def fuse(red, nir, scl, predicted, offset, dropped, out):  # noqa: ANN001
+def fuse(red, nir, scl, predicted, offset, dropped, out) -> None:  # noqa: ANN001
     """Codes of one block; `red` and `nir` as DEFLATE leaves them, which a predicted row is the running sum of."""
     height, width = out.shape
     keep = np.empty(width, np.bool_)

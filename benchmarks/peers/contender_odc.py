@@ -1,4 +1,4 @@
-"""odc-stac, set up for COGs in the cloud as its documentation says: usual expression or one fused kernel. Frozen."""
+"""odc-stac, set up for COGs as its documentation says: usual expression or one fused kernel. Frozen."""
 
 from __future__ import annotations
 

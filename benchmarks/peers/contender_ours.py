@@ -1,6 +1,8 @@
-"""ndvi-scale: a plan, then `run_batch`, or `open_ndvi` written by xarray. Items are read from a file, not searched."""
+"""ndvi-scale: a plan, then `run_batch`, or `open_ndvi` written by xarray. Items come from a file, not a search."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import pystac
 import shapely
@@ -10,8 +12,10 @@ from pyproj import Transformer
 from ndvi_scale import RunConfig, build_plan, open_ndvi, open_reader, open_store, run_batch, thread_pool
 from ndvi_scale.aoi import Aoi
 from ndvi_scale.estimate import Estimate, default_workers, region_memory, regions_in_flight
-from ndvi_scale.plan import Plan
 from ndvi_scale.readers import Reader, Traffic
+
+if TYPE_CHECKING:
+    from ndvi_scale.plan import Plan
 
 
 def main() -> None:

@@ -27,14 +27,15 @@ def interpreter(name: str, parent: Path, base: str, say: Callable[[str], None]) 
     marker = folder / "pins.sha256"
     if marker.exists() and marker.read_text(encoding="ascii") == digest:
         return folder / "bin" / "python"
-    if shutil.which("uv") is None:
+    uv = shutil.which("uv")
+    if uv is None:
         raise SystemExit("uv makes the peers' environments and is not on PATH: pip install uv")
     say(f"making the environment of {name}")
     parent.mkdir(parents=True, exist_ok=True)
     # In `parent`, for in the checkout uv would add the project's own constraints to the peers' pins.
-    subprocess.run(["uv", "venv", "-q", "--clear", "--python", base, str(folder)], cwd=parent, check=True)
+    subprocess.run([uv, "venv", "-q", "--clear", "--python", base, str(folder)], cwd=parent, check=True)
     python = folder / "bin" / "python"
-    install = ["uv", "pip", "install", "-q", "--python", str(python), "-r", str(pins)]
+    install = [uv, "pip", "install", "-q", "--python", str(python), "-r", str(pins)]
     subprocess.run(install, cwd=parent, check=True)
     marker.write_text(digest, encoding="ascii")
     return python

@@ -5,19 +5,18 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks.peers.workloads import Contender
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from benchmarks.peers.results import Results
     from benchmarks.peers.stats import Interval
+    from benchmarks.peers.workloads import Contender
 
 OURS: Final = "ours"
 SPEED_COLUMNS: Final = (
-    "", "wall s", "ours is faster by", "× floor", "whole process s", "processor s", "peak MB", "requests", "bytes ÷ needed",
-    "build s", "tasks", "other pixels",
+    "", "wall s", "ours is faster by", "× floor", "whole process s", "processor s", "peak MB", "requests",
+    "bytes ÷ needed", "build s", "tasks", "other pixels",
 )  # fmt: skip
 GRAPH_COLUMNS: Final = ("", "plan s", "build s", "materialise s", "tasks", "tasks per output chunk", "peak MB")
 BYTES_COLUMNS: Final = (

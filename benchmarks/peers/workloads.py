@@ -119,8 +119,7 @@ def specs(*, quick: bool = False) -> dict[str, Spec]:
         Spec("graph", "25 tiles × 20 dates: the graph alone", None, (LEFT, TOP - 509_760, LEFT + 509_760, TOP), 20,
              graph, rounds=3),
         Spec("dates", "A window of 2048² on blocks, 40 dates", tile, window, 4, MEMORY, copies=10, rounds=2),
-        Spec("few", "A window of 2048² on blocks, 4 dates: as many regions as are in flight", tile, window, 4, MEMORY,
-             rounds=2),
+        Spec("few", "A window of 2048² on blocks, 4 dates", tile, window, 4, MEMORY, rounds=2),
     )  # fmt: skip
     return {spec.name: spec for spec in found}
 
