@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import shutil
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -30,6 +31,8 @@ FORMAT: Final = 1
 """Of what is made: raised with every change of the pixels."""
 
 STRIP: Final = 128
+FEW: Final = 2
+"""So many strips are sooner drawn than processes started."""
 STATES: Final = (("05.00", False), ("03.01", False), ("05.00", True), ("05.00", False))
 """Baseline and whether the BOA offset is in the pixels, date by date: −1000, 0, 0, −1000 DN are to be added."""
 COVER: Final = (0.15, 0.45, 0.05, 0.25)
@@ -128,12 +131,17 @@ def _fill(writers: list[GranuleWriter], say: Callable[[str], None]) -> None:
     """Draw the ground strip by strip, on all cores, and write what each granule sees of it."""
     granules = [writer.granule for writer in writers]
     strips = list(_strips(_union(granule.crop for granule in granules)))
-    # Not forked: GDAL and BLAS hold locks in threads that a fork would not take along.
-    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
-        for number, drawn in enumerate(pool.map(partial(_draw, granules), strips), start=1):
+    with ExitStack() as stack:
+        spread = map
+        if len(strips) > FEW:
+            # Not forked: GDAL and BLAS hold locks in threads that a fork would not take along.
+            spawned = ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"))
+            spread = stack.enter_context(spawned).map
+        for number, drawn in enumerate(spread(partial(_draw, granules), strips), start=1):
             for position, row, arrays in drawn:
                 writers[position].write(row, 0, arrays)
-            say(f"{number} of {len(strips)} strips") if number % 8 == 0 else None
+            if number % 8 == 0:
+                say(f"{number} of {len(strips)} strips")
 
 
 def _strips(ground: Window) -> Iterator[Window]:

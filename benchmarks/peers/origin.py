@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import multiprocessing
+import os
 import re
 import shutil
 import socket
@@ -32,6 +33,7 @@ QUIET_SECONDS: Final = 0.15
 """The log is read when it has not grown for so long: nginx writes a line when a request ends."""
 
 CONFIGURATION: Final = """
+{user}
 worker_processes 1;
 daemon off;
 pid {folder}/nginx.pid;
@@ -150,6 +152,7 @@ def _nginx(root: Path, folder: Path, port: int, modules: list[Path]) -> Iterator
         port=port,
         delay=DELAY,
         rate=RATE,
+        user="user root;" if os.geteuid() == 0 else "",  # else its workers may not read our folders
         modules="\n".join(f"load_module {path};" for path in modules),
         temporary=" ".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds),
     )

@@ -20,7 +20,8 @@ SPEED_COLUMNS: Final = (
 )  # fmt: skip
 GRAPH_COLUMNS: Final = ("", "plan s", "build s", "materialise s", "tasks", "tasks per output chunk", "peak MB")
 BYTES_COLUMNS: Final = (
-    "", "wall s", "requests", "blocks", "header reads", "files", "MB fetched", "bytes ÷ needed", "peak MB", "bound MB",
+    "", "wall s", "requests", "blocks", "header reads", "files", "MB fetched", "bytes ÷ needed", "peak MB",
+    "bound MB",
 )  # fmt: skip
 MISSING: Final = "–"
 
