@@ -41,7 +41,7 @@ def open_ndvi(plan: Plan, *, reader: Reader | None = None) -> xr.DataArray:
     """NDVI of a plan, ``(time, y, x)``, float32 with NaN, named ``ndvi``. Lazy: nothing is read yet.
 
     One dask task a chunk, each computing the region that `run_batch` would store there, so the values are
-    those of the stored cube. `reader`: what reads the assets; rasterio by default.
+    those of the stored cube. `reader`: what reads the assets; `cog` by default.
     """
     array = _region_array(plan, _ndvi_chunk, reader or open_reader(), (), np.dtype(np.float32))
     return xr.DataArray(array, dims=("time", "y", "x"), coords=_coords(plan), attrs=_ndvi_attrs(), name="ndvi")
