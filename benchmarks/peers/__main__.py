@@ -12,6 +12,7 @@ import os
 import platform
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -102,6 +103,7 @@ def _derived(record: dict[str, Any]) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and write the tables."""
     asked = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # as by ^C: what was started is ended, too
     work = asked.work.expanduser().resolve()
     chosen = _chosen(specs(quick=asked.quick), asked.workloads, "workload")
     if asked.quick:

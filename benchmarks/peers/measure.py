@@ -37,7 +37,11 @@ def run_process(python: Path, script: str, workload: Path, cache: Path) -> dict[
             env=environment,
             cwd=workload.parent,
         )
-        status, usage = _wait(process, started)
+        try:
+            status, usage = _wait(process, started)
+        finally:
+            if process.returncode is None:  # we are being ended ourselves
+                process.kill()
     wall = time.perf_counter() - started
     if status != 0:
         tail = err.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
