@@ -213,6 +213,16 @@ def test_results_are_taken_up(tmp_path: Path) -> None:
     assert Results.open(path, {**HEADER, "commit": "def"}).runs == []
 
 
+def test_failed_runs_are_tried_again(tmp_path: Path) -> None:
+    path = tmp_path / "tile.jsonl"
+    results_of(path, ours=[9, 1]).add({"round": 2, "contender": "ours", "error": "exit 1"})
+    assert Results.load(path).failure("ours") == "exit 1"
+    later = Results.open(path, HEADER)
+    assert later.has(1, "ours")
+    assert not later.has(2, "ours")
+    assert Results.load(path).failure("ours") is None
+
+
 def test_a_failed_contender_has_no_time(tmp_path: Path) -> None:
     held = results_of(tmp_path / "tile.jsonl", ours=[9, 1, 1], odc=[9, 4, 6])
     assert held.ratio("odc", "ours").median == 5  # pyright: ignore[reportOptionalMemberAccess]

@@ -144,9 +144,3 @@ def read_workload() -> Workload:
     """The workload named on the command line."""
     values = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     return Workload(**{**values, "bounds": tuple(values["bounds"]), "shape": tuple(values["shape"])})
-
-
-def count_graph(clock: Clock, array: Any, **more: Any) -> None:
-    """Materialise the graph of a dask array (the compute phase), count its tasks, and print the record."""
-    clock.graph_built()
-    clock.finish(tasks=len(dict(array.__dask_graph__())), **more)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import dask
 import pystac
 import shapely
-from contender import Clock, Workload, count_graph, read_workload
+from contender import Clock, Workload, read_workload
+from dasked import write
 from pyproj import Transformer
 
 from ndvi_scale import RunConfig, build_plan, open_ndvi, open_reader, open_store, run_batch, thread_pool
@@ -28,8 +30,7 @@ def main() -> None:
     plan = build_plan(items, config_of(work))
     if work.graph_only:
         planned = clock.elapsed()
-        ndvi = open_ndvi(plan, reader=reader)
-        count_graph(clock, ndvi.data, plan=planned)
+        write(work, clock, open_ndvi(plan, reader=reader), plan=planned)
     elif lazy:
         write_lazily(work, clock, plan, reader)
     else:
@@ -63,15 +64,8 @@ def write_batch(work: Workload, clock: Clock, plan: Plan, reader: Reader) -> Non
 
 def write_lazily(work: Workload, clock: Clock, plan: Plan, reader: Reader) -> None:
     """As a notebook does it."""
-    import dask
-
     dask.config.set(scheduler="threads", num_workers=work.threads)
-    ndvi = open_ndvi(plan, reader=reader)
-    clock.graph_built()
-    ndvi = ndvi.drop_vars(ndvi.coords).drop_attrs()
-    encoding = work.encoding(scale_factor=1e-4)
-    ndvi.to_dataset().to_zarr(work.out, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
-    clock.finish(tasks=len(ndvi.__dask_graph__()))
+    write(work, clock, open_ndvi(plan, reader=reader))
 
 
 if __name__ == "__main__":

@@ -23,14 +23,16 @@ class Results:
 
     @classmethod
     def open(cls, path: Path, header: dict[str, Any], *, again: bool = False) -> Results:
-        """Take up the results at `path` if they are of the same header but for its date, else begin anew."""
-        if path.exists() and not again:
-            held = cls.load(path)
-            if _undated(held.header) == _undated(header):
-                return held
+        """Take up the results at `path` if they are of the same header but for its date, else begin anew.
+
+        Runs that failed are forgotten, and so tried again.
+        """
+        held = cls.load(path) if path.exists() and not again else None
+        taken = held if held is not None and _undated(held.header) == _undated(header) else cls(path, header)
+        runs = [run for run in taken.runs if "error" not in run]
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(header) + "\n", encoding="utf-8")
-        return cls(path, header)
+        path.write_text("".join(json.dumps(line) + "\n" for line in (taken.header, *runs)), encoding="utf-8")
+        return cls(path, taken.header, runs)
 
     @classmethod
     def load(cls, path: Path) -> Results:

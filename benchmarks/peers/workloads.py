@@ -63,9 +63,11 @@ EVERYBODY: Final = (
     ODC,
     Contender("odc-2", "odc-stac, fused, 2 threads", "odc", "contender_odc.py", 2, FUSED),
     Contender("odc-8", "odc-stac, fused, 8 threads", "odc", "contender_odc.py", 8, FUSED),
+    Contender("odc-pool", "odc-stac, loaded whole (pool=8), fused", "odc", "contender_odc.py", 2, {"pool": 8}),
     Contender("rasterio-2", "rasterio, fused, 2 threads", "odc", "contender_rasterio.py", 2),
     Contender("rasterio-8", "rasterio, fused, 8 threads", "odc", "contender_rasterio.py", 8),
     LAZYCOGS,
+    Contender("lazycogs-2", "lazycogs, fused, 2 threads", "lazycogs", "contender_lazycogs.py", 2, FUSED),
     Contender("lazycogs-8", "lazycogs, fused, 8 threads", "lazycogs", "contender_lazycogs.py", 8, FUSED),
     FLOOR,
 )
