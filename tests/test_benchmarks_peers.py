@@ -190,7 +190,7 @@ def test_other_chunks_are_another_output(tmp_path: Path) -> None:
 
 HEADER = {
     "workload": "tile", "title": "A tile", "date": "2026-01-01", "commit": "abc", "machine": "m", "origin": "nginx",
-    "needed": {"blocks": 10, "files": 3, "bytes": 1000}, "chunks": 4,
+    "needed": {"blocks": 10, "files": 3, "bytes": 1000},
 }  # fmt: skip
 
 

@@ -31,7 +31,7 @@ from benchmarks.peers.origin import Origin, serve
 from benchmarks.peers.pixels import compare
 from benchmarks.peers.results import Results
 from benchmarks.peers.table import section, write_docs
-from benchmarks.peers.workloads import CHUNK, Contender, Spec, features_of, specs, write_workload
+from benchmarks.peers.workloads import Contender, Spec, features_of, specs, write_workload
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -160,7 +160,6 @@ def _header(bench: Bench, spec: Spec, archive: Path | None) -> dict[str, Any]:
         used = {feature["id"] for feature in features_of(replace(spec, copies=1), archive, "")}
         files = [path for path in files if path.parent.name in used]
     needed = asdict(needed_blocks(files, spec.bounds)) if files else None
-    layers, height, width = spec.shape
     return {
         "workload": spec.name,
         "title": spec.title,
@@ -171,7 +170,6 @@ def _header(bench: Bench, spec: Spec, archive: Path | None) -> dict[str, Any]:
         "reader": bench.reader or "default",
         "seed": bench.seed,
         "needed": needed and {name: value * spec.copies for name, value in needed.items()},
-        "chunks": layers * -(-height // CHUNK) * -(-width // CHUNK),
     }
 
 

@@ -127,8 +127,10 @@ class Floor:
                         part = classes[(down - row) // 2 :, (right - column) // 2 :]
                         out = codes[down : min(down + SIDE, height), right : min(right + SIDE, width)]
                         fuse(reds, nirs, part, red.predicted, np.int32(offset), self.table, out)
-        codec = self.work.codec
-        return blosc.compress(codes, codec["cname"].encode(), codec["clevel"], SHUFFLES[codec["shuffle"]])
+        name, level, shuffle, size = (
+            self.work.codec.get(key) for key in ("cname", "clevel", "shuffle", "blocksize")
+        )
+        return blosc.compress(codes, name.encode(), level, SHUFFLES[shuffle], size or blosc.AUTOBLOCKS)
 
     def _buffers(self) -> list[np.ndarray]:
         if not hasattr(self.local, "buffers"):

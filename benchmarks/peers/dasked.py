@@ -43,7 +43,7 @@ def write(work: Workload, clock: Clock, ndvi: xr.DataArray, **more: Any) -> None
     """Codes as they are, NDVI as codes. Where the graph alone is wanted, make every task of it and count them."""
     if work.graph_only:
         clock.graph_built()
-        clock.finish(tasks=len(dict(ndvi.data.__dask_graph__())), **more)
+        clock.finish(tasks=len(dict(ndvi.data.__dask_graph__())), chunks=ndvi.data.npartitions, **more)
         return
     scaled: dict[str, Any] = {} if ndvi.dtype == np.int16 else {"scale_factor": 1e-4}
     plain = ndvi.rename("ndvi").drop_vars(ndvi.coords).drop_attrs().to_dataset()

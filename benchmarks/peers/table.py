@@ -18,7 +18,7 @@ SPEED_COLUMNS: Final = (
     "", "wall s", "ours is faster by", "× floor", "whole process s", "processor s", "peak MB", "requests",
     "bytes ÷ needed", "build s", "tasks", "other pixels",
 )  # fmt: skip
-GRAPH_COLUMNS: Final = ("", "plan s", "build s", "materialise s", "tasks", "tasks per output chunk", "peak MB")
+GRAPH_COLUMNS: Final = ("", "plan s", "build s", "materialise s", "tasks", "chunks", "tasks per chunk", "peak MB")
 BYTES_COLUMNS: Final = (
     "", "wall s", "requests", "blocks", "header reads", "files", "MB fetched", "bytes ÷ needed", "peak MB",
     "bound MB",
@@ -96,8 +96,8 @@ def graph_rows(results: Results, contenders: Sequence[Contender]) -> list[str]:
     lines = _head(GRAPH_COLUMNS)
     for contender in contenders:
         name = contender.name
-        tasks = results.interval(name, "tasks")
-        per_chunk = MISSING if tasks is None else f"{tasks.median / results.header['chunks']:.2f}"
+        tasks, chunks = results.interval(name, "tasks"), results.interval(name, "chunks")
+        per_chunk = MISSING if tasks is None or chunks is None else f"{tasks.median / chunks.median:.2f}"
         lines.append(
             _row(
                 [
@@ -106,6 +106,7 @@ def graph_rows(results: Results, contenders: Sequence[Contender]) -> list[str]:
                     spread(results.interval(name, "graph")),
                     spread(results.interval(name, "compute")),
                     spread(tasks, digits=0),
+                    spread(chunks, digits=0),
                     per_chunk,
                     spread(results.interval(name, "memory"), scale=1e-6, digits=0),
                 ]
