@@ -342,6 +342,7 @@ def test_peers_kernel_is_right(red: np.ndarray, nir: np.ndarray, scl: np.ndarray
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(150)  # three fresh processes, one after another; 10 s on a machine that is not busy
 def test_ours_runs_through_all_of_it(tmp_path: Path) -> None:
     recipe = archive.Recipe("small", (archive.Crop("31TCJ", archive.EPSG, archive.LEFT, archive.TOP, 256),), 1)
     folder = archive.make_archive(tmp_path / "archives", recipe, print)

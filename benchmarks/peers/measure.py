@@ -42,6 +42,7 @@ def run_process(python: Path, script: str, workload: Path, cache: Path) -> dict[
         finally:
             if process.returncode is None:  # we are being ended ourselves
                 process.kill()
+                process.wait()
     wall = time.perf_counter() - started
     if status != 0:
         tail = err.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]

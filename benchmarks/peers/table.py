@@ -40,105 +40,82 @@ def write_docs(page: Path, sections: dict[str, str]) -> None:
 
 def section(results: Results, contenders: Sequence[Contender]) -> str:
     """The text of one workload: what was measured where, and its table."""
-    kind = results.header["workload"]
-    rows = {"graph": graph_rows, "tile": speed_rows, "window": speed_rows}.get(kind, byte_rows)
-    title = f"**{results.header['title']}.** {_circumstances(results)}"
-    return "\n".join(
-        [title, "", *rows(results, [c for c in contenders if results.of(c.name) or results.failure(c.name)])]
-    )
+    columns, cells = {
+        "graph": (GRAPH_COLUMNS, graph_cells),
+        "tile": (SPEED_COLUMNS, speed_cells),
+        "window": (SPEED_COLUMNS, speed_cells),
+    }.get(results.header["workload"], (BYTES_COLUMNS, byte_cells))
+    lines = [
+        f"**{results.header['title']}.** {_circumstances(results)}",
+        "",
+        _row(columns),
+        "|" + "---|" * len(columns),
+    ]
+    for contender in contenders:
+        failure = results.failure(contender.name)
+        if failure is not None:
+            told = f"FAILED: {' '.join(failure.replace('|', '/').split())[:160]}"
+            lines.append(_row([contender.label, told, *[""] * (len(columns) - 2)]))
+        elif results.of(contender.name):
+            lines.append(_row([contender.label, *cells(results, contender.name)]))
+    return "\n".join(lines)
 
 
 def _circumstances(results: Results) -> str:
-    header = results.header
+    header, needed = results.header, results.header["needed"]
     rounds = max((run["round"] for run in results.runs), default=0)
-    needed = header["needed"]
-    blocks = (
-        f"; needed: {needed['blocks']} blocks of {needed['files']} files, {needed['bytes'] / 1e6:.1f} MB"
-        if needed
-        else ""
-    )
-    return (
-        f"{header['date']}, commit {header['commit']}, {header['machine']}; origin: {header['origin']}; "
-        f"{rounds} rounds{blocks}."
-    )
+    told = [header["date"], f"commit {header['commit']}", header["machine"], f"origin: {header['origin']}"]
+    told.append(f"{rounds} rounds")
+    if needed:
+        told.append(f"needed: {needed['blocks']} blocks of {needed['files']} files, {needed['bytes'] / 1e6:.1f} MB")
+    return "; ".join(told) + "."
 
 
-def speed_rows(results: Results, contenders: Sequence[Contender]) -> list[str]:
-    """Everybody's time, in the order of the list."""
-    lines = _head(SPEED_COLUMNS)
-    for contender in contenders:
-        name = contender.name
-        failure = results.failure(name)
-        if failure is not None:
-            lines.append(_row([contender.label, f"FAILED: {_cell(failure)}", *[""] * (len(SPEED_COLUMNS) - 2)]))
-            continue
-        different = [run["different"] for run in results.of(name)]
-        cells = [
-            contender.label,
-            spread(results.interval(name, "wall")),
-            MISSING if name == OURS else spread(results.ratio(name, OURS), "×"),
-            spread(results.ratio(name, "floor")),
-            spread(results.interval(name, "process_wall")),
-            spread(results.interval(name, "processor")),
-            spread(results.interval(name, "memory"), scale=1e-6, digits=0),
-            spread(results.interval(name, "requests"), digits=0),
-            spread(_over_needed(results, name)),
-            spread(results.interval(name, "build")),
-            spread(results.interval(name, "tasks"), digits=0),
-            f"{max(different):,}",
-        ]
-        lines.append(_row(cells))
-    return lines
+def speed_cells(results: Results, name: str) -> list[str]:
+    """A contender's time, and what it took beside."""
+    return [
+        spread(results.interval(name, "wall")),
+        MISSING if name == OURS else spread(results.ratio(name, OURS), "×"),
+        spread(results.ratio(name, "floor")),
+        spread(results.interval(name, "process_wall")),
+        spread(results.interval(name, "processor")),
+        spread(results.interval(name, "memory"), scale=1e-6, digits=0),
+        spread(results.interval(name, "requests"), digits=0),
+        spread(_over_needed(results, name)),
+        spread(results.interval(name, "build")),
+        spread(results.interval(name, "tasks"), digits=0),
+        f"{max(run['different'] for run in results.of(name)):,}",
+    ]
 
 
-def graph_rows(results: Results, contenders: Sequence[Contender]) -> list[str]:
+def graph_cells(results: Results, name: str) -> list[str]:
     """Time to a graph, and how large it is."""
-    lines = _head(GRAPH_COLUMNS)
-    for contender in contenders:
-        name = contender.name
-        tasks, chunks = results.interval(name, "tasks"), results.interval(name, "chunks")
-        per_chunk = MISSING if tasks is None or chunks is None else f"{tasks.median / chunks.median:.2f}"
-        lines.append(
-            _row(
-                [
-                    contender.label,
-                    spread(results.interval(name, "plan")),
-                    spread(results.interval(name, "graph")),
-                    spread(results.interval(name, "compute")),
-                    spread(tasks, digits=0),
-                    spread(chunks, digits=0),
-                    per_chunk,
-                    spread(results.interval(name, "memory"), scale=1e-6, digits=0),
-                ]
-            )
-        )
-    return lines
+    tasks, chunks = results.interval(name, "tasks"), results.interval(name, "chunks")
+    return [
+        spread(results.interval(name, "plan")),
+        spread(results.interval(name, "graph")),
+        spread(results.interval(name, "compute")),
+        spread(tasks, digits=0),
+        spread(chunks, digits=0),
+        MISSING if tasks is None or chunks is None else f"{tasks.median / chunks.median:.2f}",
+        spread(results.interval(name, "memory"), scale=1e-6, digits=0),
+    ]
 
 
-def byte_rows(results: Results, contenders: Sequence[Contender]) -> list[str]:
+def byte_cells(results: Results, name: str) -> list[str]:
     """What ours asks of the origin, and the memory that it takes."""
-    lines = _head(BYTES_COLUMNS)
     needed = results.header["needed"]
-    for contender in contenders:
-        name = contender.name
-        failure = results.failure(name)
-        if failure is not None:
-            lines.append(_row([contender.label, f"FAILED: {_cell(failure)}", *[""] * (len(BYTES_COLUMNS) - 2)]))
-            continue
-        cells = [
-            contender.label,
-            spread(results.interval(name, "wall")),
-            spread(results.interval(name, "requests"), digits=0),
-            str(needed["blocks"]),
-            spread(results.interval(name, "headers"), digits=0),
-            str(needed["files"]),
-            spread(results.interval(name, "bytes"), scale=1e-6, digits=1),
-            spread(_over_needed(results, name)),
-            spread(results.interval(name, "memory"), scale=1e-6, digits=0),
-            spread(results.interval(name, "allowed"), scale=1e-6, digits=0),
-        ]
-        lines.append(_row(cells))
-    return lines
+    return [
+        spread(results.interval(name, "wall")),
+        spread(results.interval(name, "requests"), digits=0),
+        str(needed["blocks"]),
+        spread(results.interval(name, "headers"), digits=0),
+        str(needed["files"]),
+        spread(results.interval(name, "bytes"), scale=1e-6, digits=1),
+        spread(_over_needed(results, name)),
+        spread(results.interval(name, "memory"), scale=1e-6, digits=0),
+        spread(results.interval(name, "allowed"), scale=1e-6, digits=0),
+    ]
 
 
 def _over_needed(results: Results, name: str) -> Interval | None:
@@ -155,14 +132,6 @@ def spread(found: Interval | None, unit: str = "", *, scale: float = 1, digits: 
         return MISSING
     middle, low, high = (f"{value * scale:,.{digits}f}" for value in (found.median, found.low, found.high))
     return f"{middle}{unit}" if low == high else f"{middle}{unit} ({low}–{high})"
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "/").split())[:160]
-
-
-def _head(columns: Sequence[str]) -> list[str]:
-    return [_row(columns), "|" + "---|" * len(columns)]
 
 
 def _row(cells: Sequence[Any]) -> str:
