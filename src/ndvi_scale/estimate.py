@@ -133,10 +133,11 @@ def region_memory(plan: Plan) -> int:
     """Upper bound of the bytes one region takes while it is computed and written.
 
     A pixel: the layer, a granule's NDVI and the one before it (which Python has not let go yet); red, nir and
-    SCL of both; two boolean masks. Writing takes less: the layer, its bytes and its compressed form. Where pixels
-    are not native ones, the native ones that they are made of, too. Beside that, what the worker's open files keep.
+    SCL of both; two boolean masks. Writing takes less: the layer, its compressed chunks, and the shard that is made
+    of them. Where pixels are not native ones, the native ones that they are made of, too. Beside that, what the
+    worker's open files keep.
     """
-    height, width = plan.lattice.chunk_shape
+    height, width = plan.lattice.object_shape
     return math.ceil(height * width * _bytes_a_pixel(plan)) + _source_bytes(plan) + OPEN_FILES * FILE_BYTES
 
 
@@ -213,12 +214,14 @@ def regions_in_flight(plan: Plan, workers: int | None = None, limit: int | None 
     fitting = (limit - READER_BYTES) // memory
     if fitting >= 1:
         return min(workers, fitting)
-    height, width = plan.lattice.chunk_shape
+    height, width = plan.lattice.object_shape
     fixed = READER_BYTES + OPEN_FILES * FILE_BYTES
     per_pixel = (memory - OPEN_FILES * FILE_BYTES) / (height * width)
     side = math.sqrt(max(limit - fixed, 0) / per_pixel)
-    smaller = int(side) // 256 * 256
-    remedy = f"use chunk = {smaller}, or" if smaller else "give"
+    step = plan.config.chunk if plan.config.shard else 256
+    smaller = int(side) // step * step
+    named = f"shard = {smaller}" if plan.config.shard else f"chunk = {smaller}"
+    remedy = f"use {named}, or" if smaller > (step if plan.config.shard else 0) else "give"
     raise ConfigError(
         f"one region of {height} x {width} pixels takes {math.ceil(memory / 2**20)} MiB and the reader's cache "
         f"{READER_BYTES >> 20} MiB, the memory limit is {limit / 2**20:.3g} MiB: {remedy} more memory"

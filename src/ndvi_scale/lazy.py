@@ -70,7 +70,7 @@ def _region_array(
 ) -> da.Array:
     """``(time, *leading, y, x)``: one task a region, whose chunk is what `chunk` makes of it."""
     layers, height, width = plan.shape
-    sides = normalize_chunks((1, *leading, *plan.lattice.chunk_shape), shape=(layers, *leading, height, width))
+    sides = normalize_chunks((1, *leading, *plan.lattice.object_shape), shape=(layers, *leading, height, width))
     empty = np.empty((0,) * len(sides), dtype)
     return da.map_blocks(_compute_block, _Task(plan, reader, chunk), chunks=sides, dtype=dtype, meta=empty)
 
