@@ -31,6 +31,7 @@ from ndvi_scale import (
 )
 from ndvi_scale.errors import PlanMismatchError, ReadError, StoreError
 from ndvi_scale.ledger import Ledger, finished, load_plan, save_plan
+from ndvi_scale.readers import BlockingReader
 from ndvi_scale.write import create_template, object_name, read_attributes
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from ndvi_scale.sandbox import Sandbox
 
 
-class Wrapped:
+class Wrapped(BlockingReader):
     """A real reader with something in its way."""
 
     name = "wrapped"

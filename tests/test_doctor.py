@@ -19,6 +19,7 @@ from ndvi_scale.cli import main
 from ndvi_scale.doctor import Diagnosis, diagnose, find_item, spread_windows
 from ndvi_scale.errors import ConfigError, ItemError, SearchError
 from ndvi_scale.hrefs import REFUSED
+from ndvi_scale.readers import BlockingReader
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -249,7 +250,7 @@ def test_absurdly_large_metadata_are_not_read_over_http(
 
 
 def test_recorded_items_show_their_sources(real_data: Path) -> None:
-    class Away:
+    class Away(BlockingReader):
         name = "away"
 
         def read(self, item_id: str, *_: Any) -> Any:

@@ -28,7 +28,7 @@ from ndvi_scale.estimate import READER_BYTES, estimate_plan, parse_size, region_
 from ndvi_scale.granules import Asset, Granule
 from ndvi_scale.lattice import Lattice, Region
 from ndvi_scale.plan import Plan, build_plan
-from ndvi_scale.readers import Layout, Traffic, open_reader
+from ndvi_scale.readers import BlockingReader, Layout, Traffic, open_reader
 from ndvi_scale.region import compute_region
 from ndvi_scale.sandbox import make_sandbox
 from ndvi_scale.search import search_items
@@ -114,7 +114,7 @@ def test_an_exact_case() -> None:
     assert estimate.memory(3) - estimate.memory(2) == estimate.region_memory == region_memory(plan)
 
 
-class Flat:
+class Flat(BlockingReader):
     """A reader of made-up pixels, in blocks of 100 x 100 and 1000 bytes."""
 
     name = "flat"

@@ -20,7 +20,7 @@ import runs
 from ndvi_scale.aoi import parse_bbox
 from ndvi_scale.lattice import Region
 from ndvi_scale.lazy import compute_ndvi, load_bands, open_ndvi
-from ndvi_scale.readers import Traffic
+from ndvi_scale.readers import BlockingReader, Traffic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Watched:
+class Watched(BlockingReader):
     """A reader of made-up pixels that notes what it is asked for, and refuses until it is told to go on."""
 
     name: str = "watched"

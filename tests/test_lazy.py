@@ -28,7 +28,7 @@ from ndvi_scale.errors import ConfigError, ReadError
 from ndvi_scale.granules import granule_from_item
 from ndvi_scale.kernels import reference
 from ndvi_scale.lazy import compute_ndvi, load_bands, open_ndvi
-from ndvi_scale.readers import Traffic
+from ndvi_scale.readers import BlockingReader, Traffic
 from ndvi_scale.search import search_items
 from ndvi_scale.sentinel2 import MASKS, scl_table
 
@@ -183,7 +183,7 @@ def test_bands_outside_the_region_are_empty(sandbox: Sandbox) -> None:
     assert not bands["scl"].values[:, outside].any()
 
 
-class Disagreeing:
+class Disagreeing(BlockingReader):
     """A reader for which every granule sees another NDVI, and the first one of a day clouds in its even columns."""
 
     name = "disagreeing"

@@ -12,7 +12,7 @@ from pyproj import Transformer
 
 from ndvi_scale.kernels.resample import NODE, NODE_UNITS
 from ndvi_scale.lattice import Window
-from ndvi_scale.placement import STRIP, Placement, cell_factor, finer_grid, place_granule, source_windows
+from ndvi_scale.placement import STRIP, Placement, cell_factor, finer_grid, place_granule, source_strips
 from strategies import grids
 
 TILE = GeoBox((10_980, 10_980), Affine(10, 0, 300_000, 0, -10, 4_900_020), "EPSG:32631")
@@ -56,7 +56,7 @@ def test_native_pixels_are_those_that_both_share(
 @pytest.mark.parametrize("step", [5, 15, 25, 10.5])
 def test_pixels_that_are_no_whole_number_of_native_ones(step: float) -> None:
     with pytest.raises(ValueError, match="no whole number"):
-        source_windows(grid_at(0, 0, (10, 10), step), Window(0, 0, 10, 10), TILE)
+        source_strips(grid_at(0, 0, (10, 10), step), Window(0, 0, 10, 10), TILE)
     assert cell_factor(grid_at(0, 0, (1, 1), 60), TILE) == 6
 
 
@@ -64,16 +64,15 @@ def test_pixels_that_are_no_whole_number_of_native_ones(step: float) -> None:
 @given(factor=st.integers(1, 7), rows=st.integers(1, 900), first=st.integers(0, 300))
 def test_strips_are_all_rows_of_cells_and_none_is_large(crs: str, factor: int, rows: int, first: int) -> None:
     grid = lattice_in(crs, (1_300, 40), 10 * factor)
-    found = source_windows(grid, Window(first, 3, rows, 30), TILE)
+    found = source_strips(grid, Window(first, 3, rows, 30), TILE)
     seen = [row for _, strip in found for row in range(strip.row, strip.row + strip.height)]
     assert seen == list(range(first, first + rows))
     assert len(found) == (1 if factor == 1 else -(-rows // (STRIP // factor)))
-    for native, strip in found:
+    for placed, strip in found:
+        native = placed.native
         assert (strip.column, strip.width) == (3, 30)
         assert native.overlap(Window(0, 0, *TILE.shape)) == native
-        placed = place_granule(finer_grid(grid, factor), strip.finer(factor), TILE)
-        assert placed is not None
-        assert placed.native == native
+        assert placed == place_granule(finer_grid(grid, factor), strip.finer(factor), TILE)
 
 
 # Warps

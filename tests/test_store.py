@@ -19,6 +19,7 @@ import runs
 from ndvi_scale import open_reader, open_store, store_digest
 from ndvi_scale.errors import StoreError
 from ndvi_scale.output import begin, check_ours
+from ndvi_scale.readers import BlockingReader
 from ndvi_scale.write import open_arrays, read_attributes, write_region
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ def test_a_run_on_any_store_is_the_same(sandbox: Sandbox, location: Location, tm
     assert store.data_names() == store.state_names() == []
 
 
-class Cut:
+class Cut(BlockingReader):
     """A real reader, stopped as by Ctrl-C after so many reads."""
 
     name = "cut"

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -53,6 +53,60 @@ _AWS: Final = "s3.amazonaws.com"
 
 
 @dataclass(frozen=True)
+class Address:
+    """Where one asset is read now, whatever reads it."""
+
+    kind: Literal["file", "http", "s3", "gs", "az"]
+    url: str = field(repr=False)
+    """The path of a file; else a URL, which may end in a token."""
+    rule: Access | None = None
+    keys: dict[str, str] = field(default_factory=dict, repr=False)
+    """Secret options in AWS's names; empty where nothing is needed."""
+    token: str = field(default="", repr=False)
+    """The token in `url`, if any."""
+
+    @property
+    def place(self) -> str:
+        """Host, bucket or container: what answers, and what requests are counted by."""
+        return "" if self.kind == "file" else urlsplit(self.url).netloc
+
+
+def locate(href: str, refused: str = "") -> Address:
+    """Where to read an asset by its unsigned href; `refused` is a token that the server did not accept.
+
+    Raises ConfigError where keys are missing, OSError where no token is to be had.
+    """
+    href = _as_blob(unsigned(href))
+    parts = urlsplit(href)
+    scheme = parts.scheme if "://" in href else ""
+    if scheme in {"", "file"}:
+        return Address("file", url2pathname(parts.path) if scheme else href)
+    rule = access_of(href)
+    if scheme in {"http", "https"}:
+        token = TOKENS.token(rule, href, refused) if rule and rule.signing == "sas" else ""
+        if token and is_remote(href):
+            href = f"https{href.removeprefix(scheme)}"  # a token never goes over the wire in the clear
+        query = "" if not token else f"{'&' if parts.query else '?'}{token}"
+        return Address("http", f"{href}{query}", rule, token=token)
+    if scheme == "s3":
+        return Address("s3", href, rule, _keys(rule) if rule else {})
+    if scheme == "gs":
+        return Address("gs", href, rule)
+    if not os.environ.get("AZURE_STORAGE_ACCOUNT"):
+        raise ConfigError(
+            f"{href} names a container without its account: set AZURE_STORAGE_ACCOUNT, or give hrefs like "
+            "https://account.blob.core.windows.net/container/file"
+        )
+    return Address("az", href, rule)
+
+
+def may_wait(href: str) -> bool:
+    """Whether `locate` may have to ask for a token over the network."""
+    rule = access_of(href)
+    return rule is not None and rule.signing == "sas"
+
+
+@dataclass(frozen=True)
 class Opening:
     """How GDAL opens one asset now."""
 
@@ -73,35 +127,18 @@ class Opening:
 
 
 def open_access(href: str, refused: str = "") -> Opening:
-    """How to read an asset by its unsigned href; `refused` is a token that the server did not accept.
-
-    Raises ConfigError where keys are missing, OSError where no token is to be had.
-    """
-    href = _as_blob(unsigned(href))
-    rule = access_of(href)
-    parts = urlsplit(href)
-    scheme = parts.scheme if "://" in href else ""
-    if scheme in {"", "file"}:
-        return Opening(url2pathname(parts.path) if scheme else href)
+    """`locate`, in GDAL's words; raises what that raises."""
+    address = locate(href, refused)
+    if address.kind == "file":
+        return Opening(address.url)
+    rule = address.rule
     options = _ANONYMOUS | _REDIRECTED | (_limit_options(rule) if rule else {})
-    if scheme in {"http", "https"}:
-        token = TOKENS.token(rule, href, refused) if rule and rule.signing == "sas" else ""
-        if token and is_remote(href):
-            href = f"https{href.removeprefix(scheme)}"  # a token never goes over the wire in the clear
-        query = "" if not token else f"{'&' if parts.query else '?'}{token}"
-        return Opening(f"/vsicurl/{href}{query}", options, {}, rule, token)
-    path = f"{parts.netloc}{parts.path}"
-    if scheme == "s3":
-        keys = _keys(rule) if rule else {}
-        return Opening(f"/vsis3/{path}", options | _s3_options(rule), keys, rule)
-    if scheme == "gs":
-        return Opening(f"/vsigs/{path}", options, {}, rule)
-    if not os.environ.get("AZURE_STORAGE_ACCOUNT"):
-        raise ConfigError(
-            f"{href} names a container without its account: set AZURE_STORAGE_ACCOUNT, or give hrefs like "
-            "https://account.blob.core.windows.net/container/file"
-        )
-    return Opening(f"/vsiaz/{path}", options, {}, rule)
+    if address.kind == "http":
+        return Opening(f"/vsicurl/{address.url}", options, {}, rule, address.token)
+    if address.kind == "s3":
+        options |= _s3_options(rule)
+    parts = urlsplit(address.url)
+    return Opening(f"/vsi{address.kind}/{parts.netloc}{parts.path}", options, address.keys, rule)
 
 
 def require_keys(hrefs: Iterable[str]) -> None:

@@ -14,7 +14,7 @@ import psutil
 from ndvi_scale.access import require_keys
 from ndvi_scale.errors import ConfigError, ReadError
 from ndvi_scale.granules import scl_factor
-from ndvi_scale.placement import cell_factor, source_windows
+from ndvi_scale.placement import cell_factor, source_strips
 from ndvi_scale.readers import (
     CACHE_BYTES,
     FILE_BYTES,
@@ -116,7 +116,8 @@ def _granule_traffic(plan: Plan, region: Region, granule: Granule, layouts: Mapp
     total = Traffic()
     factor = scl_factor(granule.red.geobox, granule.scl.geobox)
     window = plan.lattice.window(region.iy, region.ix)
-    for native, _ in source_windows(plan.lattice.geobox, window, granule.red.geobox):
+    for placed, _ in source_strips(plan.lattice.geobox, window, granule.red.geobox):
+        native = placed.native
         for band, asset in granule.assets.items():
             total += _asset_traffic(asset, native.coarser(factor) if band == "scl" else native, layouts[band])
     return total
@@ -171,11 +172,11 @@ def _source_bytes(plan: Plan) -> int:
 
 def _resampling_bytes(grid: GeoBox, window: Window, granule: GeoBox) -> int:
     """Red, nir and SCL (as stored and repeated) of the largest read; with coarser cells, twice a strip's pixels."""
-    read = source_windows(grid, window, granule)
-    source = max((native.height * native.width for native, _ in read), default=0)
+    read = source_strips(grid, window, granule)
+    source = max((strip.placed.native.height * strip.placed.native.width for strip in read), default=0)
     factor = cell_factor(grid, granule)
-    strip = max((strip.height * strip.width for _, strip in read), default=0) * factor**2 if factor > 1 else 0
-    return 6 * source + 10 * strip
+    cells = max((strip.window.height * strip.window.width for strip in read), default=0) if factor > 1 else 0
+    return 6 * source + 10 * cells * factor**2
 
 
 def parse_size(text: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
@@ -11,18 +11,20 @@ from ndvi_scale.errors import ItemError
 from ndvi_scale.granules import Asset, Granule, scl_factor
 from ndvi_scale.kernels import cpu, resample
 from ndvi_scale.lattice import Window
-from ndvi_scale.placement import cell_factor, finer_grid, place_granule, source_windows
-from ndvi_scale.readers import Traffic
+from ndvi_scale.placement import cell_factor, source_strips
+from ndvi_scale.readers import Traffic, one_ahead
 from ndvi_scale.sentinel2 import scl_table
 from ndvi_scale.web import shown
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
     from odc.geo.geobox import GeoBox
 
     from ndvi_scale.config import RunConfig
-    from ndvi_scale.placement import Nodes, Placement
-    from ndvi_scale.readers import Reader
+    from ndvi_scale.placement import Nodes, Strip
+    from ndvi_scale.readers import Reader, Reading
 
 T = TypeVar("T", bound=np.generic)
 
@@ -46,98 +48,140 @@ class GranuleWindow:
         return self.red, self.nir, self.scl
 
 
+def start_granule(granule: Granule, grid: GeoBox, window: Window, reader: Reader) -> GranuleReading | None:
+    """Begin to read red, nir and SCL of a granule over a window of the lattice, whose whole grid is `grid`.
+
+    None if they lie apart. Of coarser pixels the first strip is begun, and each further one when its turn comes
+    nearer, so that the pixels that they are made of never fill the memory.
+    """
+    strips = source_strips(grid, window, granule.red.geobox)
+    if not strips:
+        return None
+    factor = cell_factor(grid, granule.red.geobox)
+    return GranuleReading(granule, window, factor, one_ahead(_started(granule, strip, reader) for strip in strips))
+
+
 def read_granule(
     granule: Granule, grid: GeoBox, window: Window, reader: Reader, table: NDArray[np.uint8]
 ) -> GranuleWindow | None:
-    """Red, nir and SCL of a granule over a window of the lattice, whose whole grid is `grid`; None if apart.
-
-    Native pixels are cropped, never touched. Coarser ones, and those of another CRS, are made as
-    `kernels.resample` says; `table` tells which classes are used, so that others do not mix with them. Red, nir and
-    SCL are of the same ground. Raises ReadError from the reader and ItemError when an asset has another dtype than
-    Sentinel-2's.
-    """
-    native = granule.red.geobox
-    factor = cell_factor(grid, native)
-    if factor > 1:
-        return _read_cells(granule, grid, window, reader, table)
-    placed = place_granule(grid, window, native)
-    if placed is None:
-        return None
-    if placed.nodes is None:
-        return _read_native(granule, placed, reader)
-    return _read_warped(granule, placed, reader, table)
+    """What `start_granule` starts, at once; None if apart. Raises what `GranuleReading.finish` raises."""
+    reading = start_granule(granule, grid, window, reader)
+    return reading and reading.finish(table)
 
 
-def _read_native(granule: Granule, placed: Placement, reader: Reader) -> GranuleWindow:
-    """The pixels as they are; the lattice's snapping makes sure that they are whole SCL pixels."""
-    factor = scl_factor(granule.red.geobox, granule.scl.geobox)
-    red, red_traffic = _read(granule, granule.red, placed.native, reader, np.uint16)
-    nir, nir_traffic = _read(granule, granule.nir, placed.native, reader, np.uint16)
-    scl, scl_traffic = _read(granule, granule.scl, placed.native.coarser(factor), reader, np.uint8)
-    return GranuleWindow(placed.place, red, nir, scl, red_traffic + nir_traffic + scl_traffic)
+class _Started(NamedTuple):
+    """A strip whose bands are on their way."""
+
+    strip: Strip
+    red: Reading
+    nir: Reading
+    scl: Reading
 
 
-def _read_warped(granule: Granule, placed: Placement, reader: Reader, table: NDArray[np.uint8]) -> GranuleWindow:
-    """The pixels of another grid."""
-    nodes = cast("Nodes", placed.nodes)
-    bands, traffic = _read_expanded(granule, placed.native, reader)
-    moved = nodes.moved(placed.native.row, placed.native.column)
-    shape = placed.place.height, placed.place.width
-    return GranuleWindow(placed.place, *resample.warp(bands, table, moved, nodes.start, shape), traffic)
+def _started(granule: Granule, strip: Strip, reader: Reader) -> _Started:
+    native = strip.placed.native
+    coarse = native.coarser(scl_factor(granule.red.geobox, granule.scl.geobox))
+    pairs = (granule.red, native), (granule.nir, native), (granule.scl, coarse)
+    return _Started(strip, *(reader.start(granule.id, asset, window) for asset, window in pairs))
 
 
-def _read_cells(
-    granule: Granule, grid: GeoBox, window: Window, reader: Reader, table: NDArray[np.uint8]
-) -> GranuleWindow | None:
-    """Coarser pixels, strip after strip, so that those that they are made of never fill the memory."""
-    native = granule.red.geobox
-    factor = cell_factor(grid, native)
-    fine = finer_grid(grid, factor)
-    cells = _nothing(window.height, window.width)
-    traffic = Traffic()
-    strips = [strip for _, strip in source_windows(grid, window, native)]
-    for strip in strips:
-        pixels = strip.finer(factor)
-        placed = cast("Placement", place_granule(fine, pixels, native))
+@dataclass(frozen=True)
+class GranuleReading:
+    """A granule over a window of the lattice, on its way. To be finished once."""
+
+    granule: Granule
+    window: Window
+    """The lattice's."""
+    factor: int
+    """Native pixels along one of the lattice's."""
+    strips: Iterator[_Started]
+
+    def finish(self, table: NDArray[np.uint8]) -> GranuleWindow:
+        """The pixels.
+
+        Native ones are cropped, never touched. Coarser ones, and those of another CRS, are made as
+        `kernels.resample` says; `table` tells which classes are used, so that others do not mix with them. Red, nir
+        and SCL are of the same ground. Raises ReadError from the reader and ItemError when an asset has another
+        dtype than Sentinel-2's.
+        """
+        if self.factor > 1:
+            return self._cells(table)
+        (started,) = self.strips
+        if started.strip.placed.nodes is None:
+            return self._native(started)
+        return self._warped(started, table)
+
+    def _native(self, started: _Started) -> GranuleWindow:
+        """The pixels as they are; the lattice's snapping makes sure that they are whole SCL pixels."""
+        return GranuleWindow(started.strip.placed.place, *self._bands(started))
+
+    def _warped(self, started: _Started, table: NDArray[np.uint8]) -> GranuleWindow:
+        """The pixels of another grid."""
+        placed = started.strip.placed
+        nodes = cast("Nodes", placed.nodes)
+        bands, traffic = self._expanded(started)
+        moved = nodes.moved(placed.native.row, placed.native.column)
+        shape = placed.place.height, placed.place.width
+        return GranuleWindow(placed.place, *resample.warp(bands, table, moved, nodes.start, shape), traffic)
+
+    def _cells(self, table: NDArray[np.uint8]) -> GranuleWindow:
+        """Coarser pixels, strip after strip."""
+        window = self.window
+        cells = _nothing(window.height, window.width)
+        traffic = Traffic()
+        for started in self.strips:
+            bands, cost = self._strip_bands(started, table)
+            traffic += cost
+            strip = started.strip.window
+            first = strip.row - window.row
+            for band, part in zip(cells, resample.coarsen(bands, table, self.factor), strict=True):
+                band[first : first + strip.height] = part
+        return GranuleWindow(Window(0, 0, window.height, window.width), *cells, traffic)
+
+    def _strip_bands(self, started: _Started, table: NDArray[np.uint8]) -> tuple[resample.Bands, Traffic]:
+        """All pixels of the native size in a strip of cells."""
+        placed, strip = started.strip
         if placed.nodes is not None:
-            found = _read_warped(granule, placed, reader, table)
-            bands, cost = found.bands, found.traffic
-        else:
-            held, cost = _read_expanded(granule, placed.native, reader)
-            bands = _nothing(pixels.height, pixels.width)  # a cell that reaches beyond the granule has no mean
-            for band, part in zip(bands, held, strict=True):
-                band[placed.place.slices] = part
-        traffic += cost
-        first = strip.row - window.row
-        for band, part in zip(cells, resample.coarsen(bands, table, factor), strict=True):
-            band[first : first + strip.height] = part
-    return GranuleWindow(Window(0, 0, window.height, window.width), *cells, traffic) if strips else None
+            found = self._warped(started, table)
+            return found.bands, found.traffic
+        held, cost = self._expanded(started)
+        pixels = strip.finer(self.factor)
+        bands = _nothing(pixels.height, pixels.width)  # a cell that reaches beyond the granule has no mean
+        for band, part in zip(bands, held, strict=True):
+            band[placed.place.slices] = part
+        return bands, cost
+
+    def _expanded(self, started: _Started) -> tuple[resample.Bands, Traffic]:
+        """Red, nir and SCL of any native window, SCL repeated to the pixels of red."""
+        red, nir, scl, traffic = self._bands(started)
+        window = started.strip.placed.native
+        factor = scl_factor(self.granule.red.geobox, self.granule.scl.geobox)
+        coarse = window.coarser(factor)
+        top, left = window.row - coarse.row * factor, window.column - coarse.column * factor
+        rows, columns = np.s_[top : top + window.height], np.s_[left : left + window.width]
+        classes = scl.repeat(factor, axis=0)[rows].repeat(factor, axis=1)[:, columns]
+        return (red, nir, classes), traffic
+
+    def _bands(
+        self, started: _Started
+    ) -> tuple[NDArray[np.uint16], NDArray[np.uint16], NDArray[np.uint8], Traffic]:
+        """Red, nir and SCL as they are stored, and what they cost."""
+        red, red_traffic = started.red.result()
+        nir, nir_traffic = started.nir.result()
+        scl, scl_traffic = started.scl.result()
+        granule = self.granule
+        return (
+            _expect(red, np.uint16, granule.id, granule.red),
+            _expect(nir, np.uint16, granule.id, granule.nir),
+            _expect(scl, np.uint8, granule.id, granule.scl),
+            red_traffic + nir_traffic + scl_traffic,
+        )
 
 
 def _nothing(height: int, width: int) -> resample.Bands:
     """Bands without data."""
     shape = height, width
     return np.zeros(shape, np.uint16), np.zeros(shape, np.uint16), np.zeros(shape, np.uint8)
-
-
-def _read_expanded(granule: Granule, window: Window, reader: Reader) -> tuple[resample.Bands, Traffic]:
-    """Red, nir and SCL of any native window, SCL repeated to the pixels of red."""
-    factor = scl_factor(granule.red.geobox, granule.scl.geobox)
-    coarse = window.coarser(factor)
-    red, red_traffic = _read(granule, granule.red, window, reader, np.uint16)
-    nir, nir_traffic = _read(granule, granule.nir, window, reader, np.uint16)
-    scl, scl_traffic = _read(granule, granule.scl, coarse, reader, np.uint8)
-    top, left = window.row - coarse.row * factor, window.column - coarse.column * factor
-    rows, columns = np.s_[top : top + window.height], np.s_[left : left + window.width]
-    classes = scl.repeat(factor, axis=0)[rows].repeat(factor, axis=1)[:, columns]
-    return (red, nir, classes), red_traffic + nir_traffic + scl_traffic
-
-
-def _read(
-    granule: Granule, asset: Asset, window: Window, reader: Reader, dtype: type[T]
-) -> tuple[NDArray[T], Traffic]:
-    data, traffic = reader.read(granule.id, asset, window)
-    return _expect(data, dtype, granule.id, asset), traffic
 
 
 def _expect(data: NDArray[Any], dtype: type[T], item_id: str, asset: Asset) -> NDArray[T]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from affine import Affine
@@ -68,8 +68,17 @@ def place_granule(grid: GeoBox, window: Window, granule: GeoBox) -> Placement | 
     return native and Placement(native, Window(0, 0, window.height, window.width), nodes)
 
 
-def source_windows(grid: GeoBox, window: Window, granule: GeoBox) -> list[tuple[Window, Window]]:
-    """What is read of a granule for a window of the lattice, one after the other, and the lattice's rows it is for.
+class Strip(NamedTuple):
+    """Rows of the lattice for which a granule is read at once."""
+
+    placed: Placement
+    """Where they lie in the granule, in pixels of the native size."""
+    window: Window
+    """The rows, in the lattice's pixels."""
+
+
+def source_strips(grid: GeoBox, window: Window, granule: GeoBox) -> list[Strip]:
+    """What is read of a granule for a window of the lattice, one after the other; nothing if they lie apart.
 
     All at once where pixels are of the native size; else strips of whole rows of cells, about `STRIP` native rows
     each. Raises ValueError when the pixels of the lattice are no whole number of native ones.
@@ -81,7 +90,7 @@ def source_windows(grid: GeoBox, window: Window, granule: GeoBox) -> list[tuple[
         strip = Window(window.row + row, window.column, min(step, window.height - row), window.width)
         placed = place_granule(fine, strip.finer(factor), granule)
         if placed is not None:
-            found.append((placed.native, strip))
+            found.append(Strip(placed, strip))
     return found
 
 

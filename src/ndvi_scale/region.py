@@ -12,10 +12,10 @@ import shapely
 
 from ndvi_scale.composite import empty_layer, fill_of, is_fill, merge_day
 from ndvi_scale.errors import ItemError, ReadError
-from ndvi_scale.granule import GranuleWindow, granule_ndvi, read_granule
+from ndvi_scale.granule import GranuleReading, GranuleWindow, granule_ndvi, start_granule
 from ndvi_scale.kernels import COUNTERS, FILL_CODE, MAX_DN, NODATA_DN
 from ndvi_scale.lattice import centres_inside
-from ndvi_scale.readers import Reader, Traffic
+from ndvi_scale.readers import Reader, Traffic, one_ahead
 from ndvi_scale.sentinel2 import scl_table
 
 if TYPE_CHECKING:
@@ -116,12 +116,15 @@ def _windows(
     """Granules of a region with their pixels, one at a time, in mosaic order; notes those left out or replaced."""
     part, table = plan.lattice.window(region.iy, region.ix), scl_table(plan.config.mask)
 
-    def read(granule: Granule) -> GranuleWindow | None:
-        return read_granule(granule, plan.lattice.geobox, part, reader, table)
+    def start(granule: Granule) -> tuple[Granule, GranuleReading | None]:
+        return granule, start_granule(granule, plan.lattice.geobox, part, reader)
 
-    for granule in plan.granules_of(region):
+    def read(granule: Granule) -> GranuleWindow | None:
+        return _finished(start(granule)[1], table)
+
+    for granule, reading in one_ahead(map(start, plan.granules_of(region))):
         try:
-            found = [(granule, read(granule))]
+            found = [(granule, _finished(reading, table))]
         except (ReadError, ItemError) as error:
             found, why = _from_spares(plan.spares.get(granule.id, ()), read, error)
             if not found and plan.config.on_error == "raise":
@@ -130,6 +133,10 @@ def _windows(
         for used, window in found:
             if window is not None:
                 yield used, window
+
+
+def _finished(reading: GranuleReading | None, table: NDArray[np.uint8]) -> GranuleWindow | None:
+    return reading and reading.finish(table)
 
 
 def _from_spares(

@@ -6,18 +6,25 @@ A reader does nothing but read: no offset, no mask, no mosaic, no warp. Readers 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Final, Protocol
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from ndvi_scale.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
     import numpy as np
     from numpy.typing import NDArray
 
     from ndvi_scale.granules import Asset
     from ndvi_scale.lattice import Window
+
+T = TypeVar("T")
 
 READERS: Final[dict[str, tuple[str, str]]] = {
     "rasterio": ("ndvi_scale.readers.rasterio:RasterioReader", "pip install rasterio"),
@@ -79,10 +86,49 @@ def block_runs(window: Window, block: tuple[int, int], width: int) -> int:
     return 1 if len(columns) == math.ceil(width / block[1]) else len(rows)
 
 
+class Reading(Protocol):
+    """A read that may be on its way."""
+
+    def result(self) -> tuple[NDArray[np.generic], Traffic]:
+        """What `Reader.read` returns, once it is there; raises what that raises. To be asked for once."""
+        ...
+
+
+@dataclass(frozen=True)
+class Deferred:
+    """The reading of a reader that cannot begin before its result is asked for."""
+
+    read: Callable[[], tuple[NDArray[Any], Traffic]]
+
+    def result(self) -> tuple[NDArray[Any], Traffic]:
+        """See `Reading.result`."""
+        return self.read()
+
+
+def one_ahead(started: Iterable[T]) -> Iterator[T]:
+    """The same things, each taken before the one in front of it is handed out; the first at once.
+
+    Of things that start when they are taken, one is then on its way while another is worked on.
+    """
+    source = iter(started)
+    waiting = list(islice(source, 1))
+
+    def rest() -> Iterator[T]:
+        while waiting:
+            waiting.extend(islice(source, 1))
+            yield waiting.pop(0)
+
+    return rest()
+
+
 class Reader(Protocol):
     """Reads windows of assets. Safe to call from many threads; keeps nothing that must be closed by hand."""
 
     name: str
+
+    def start(self, item_id: str, asset: Asset, window: Window) -> Reading:
+        """Begin to read a window, where the reader can; never waits, and raises nothing that `result` can."""
+        ...
 
     def read(self, item_id: str, asset: Asset, window: Window) -> tuple[NDArray[np.generic], Traffic]:
         """DN of a window, shape (height, width), in the asset's own dtype, and what it cost.
@@ -95,6 +141,18 @@ class Reader(Protocol):
     def layout(self, item_id: str, asset: Asset) -> Layout:
         """How the asset is cut into blocks; reads its header only. Raises ReadError."""
         ...
+
+
+class BlockingReader(ABC):
+    """A reader that reads when the result is asked for, in the thread that asks."""
+
+    @abstractmethod
+    def read(self, item_id: str, asset: Asset, window: Window) -> tuple[NDArray[np.generic], Traffic]:
+        """See `Reader.read`."""
+
+    def start(self, item_id: str, asset: Asset, window: Window) -> Reading:
+        """See `Reader.start`."""
+        return Deferred(partial(self.read, item_id, asset, window))
 
 
 def open_reader(name: str = "rasterio") -> Reader:

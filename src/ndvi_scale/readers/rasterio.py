@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rasterio.windows import Window as RasterWindow
 
-from ndvi_scale.readers import OPEN_FILES, Layout, Traffic
+from ndvi_scale.readers import OPEN_FILES, BlockingReader, Layout, Traffic
 from ndvi_scale.readers.gdal import layout_of, open_checked, traffic_of, with_access
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ndvi_scale.readers.pacing import Pacer
 
 
-class RasterioReader:
+class RasterioReader(BlockingReader):
     """The reader for everything that GDAL decodes."""
 
     name = "rasterio"

@@ -13,7 +13,7 @@ import numpy as np
 import stackstac
 from stackstac.rio_reader import AutoParallelRioReader, SingleThreadedRioDataset
 
-from ndvi_scale.readers import Layout, Traffic
+from ndvi_scale.readers import BlockingReader, Layout, Traffic
 from ndvi_scale.readers.gdal import environment, layout_of, open_checked, traffic_of, with_access
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ CHUNK: Final = 1024
 _KEY: Final = "data"
 
 
-class StackstacReader:
+class StackstacReader(BlockingReader):
     """Reads as `rasterio` does, by another way through GDAL."""
 
     name = "stackstac"
