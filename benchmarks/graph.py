@@ -9,6 +9,7 @@ first call would.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import pickle
 import statistics
@@ -43,7 +44,7 @@ def turn() -> dict[str, float]:
     times.append(time.perf_counter())
     dict(load_bands(plan).__dask_graph__())
     times.append(time.perf_counter())
-    build, opened, optimised, bands = (after - before for before, after in zip(times, times[1:], strict=False))
+    build, opened, optimised, bands = (after - before for before, after in itertools.pairwise(times))
     return {
         "build_plan": build,
         "open_ndvi": opened,
@@ -69,9 +70,9 @@ def table(turns: list[dict[str, float]]) -> str:
     }
     one = turns[0]
     lines = [
-        f"{ACROSS**2} tiles x {DATES} dates: {one['chunks']:,} chunks, {one['nodes']:,} nodes (a task a chunk, and the "
-        f"plan). The plan is {one['plan'] / 1e6:.2f} MB pickled, the graph {one['graph'] / 1e6:.2f} MB, its largest "
-        f"task {one['task']:.0f} bytes. {len(turns)} turns, each in a fresh process.",
+        f"{ACROSS**2} tiles x {DATES} dates: {one['chunks']:,} chunks, {one['nodes']:,} nodes (a task a chunk, and",
+        f"the plan). The plan is {one['plan'] / 1e6:.2f} MB pickled, the graph {one['graph'] / 1e6:.2f} MB, its",
+        f"largest task {one['task']:.0f} bytes. {len(turns)} turns, each in a fresh process.",
         "",
         "| | seconds, median (range) |",
         "|---|---|",

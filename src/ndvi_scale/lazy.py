@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -19,6 +18,8 @@ from ndvi_scale.region import compute_region, merged_bands
 from ndvi_scale.sentinel2 import MASKS, parse_mask, scl_table
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from numpy.typing import NDArray
 
     from ndvi_scale.plan import Plan
@@ -31,6 +32,7 @@ _BAND_NAMES: Final = {
 
 BRIGHTEST: Final = 10.0
 """No reflectance comes near this, and hardly a DN lies below."""
+
 
 def open_ndvi(plan: Plan, *, reader: Reader | None = None) -> xr.DataArray:
     """NDVI of a plan, ``(time, y, x)``, float32 with NaN, named ``ndvi``. Lazy: nothing is read yet.
@@ -46,10 +48,11 @@ def open_ndvi(plan: Plan, *, reader: Reader | None = None) -> xr.DataArray:
 def load_bands(plan: Plan, *, reader: Reader | None = None) -> xr.Dataset:
     """``red``, ``nir`` (reflectance, float32, NaN without data) and ``scl`` (uint8) of a plan, ``(time, y, x)``.
 
-    Lazy: one task a region reads all three bands once, and one a variable takes its own out (of a single variable
-    dask makes one of both). The BOA offset is applied. Each pixel comes whole from the granule that `open_ndvi` takes
-    it from, or from the first that has data where none has NDVI: clouds can be seen, and ``compute_ndvi`` of the
-    result with the plan's mask and out-of-range rule gives `open_ndvi` to within half a code (5e-5).
+    Lazy: one task a region reads all three bands once, and one a variable takes its own out (where only one is
+    computed, dask makes one of both). The BOA offset is applied. Each pixel comes whole from the granule that
+    `open_ndvi` takes it from, or from the first that has data where none has NDVI: clouds can be seen, and
+    ``compute_ndvi`` of the result with the plan's mask and out-of-range rule gives `open_ndvi` to within half a
+    code (5e-5).
     """
     graph = PlanGraph(plan, reader or open_reader())
     stacks = graph.compute("bands", _bands_chunk)
