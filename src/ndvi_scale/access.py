@@ -141,6 +141,38 @@ def open_access(href: str, refused: str = "") -> Opening:
     return Opening(f"/vsi{address.kind}/{parts.netloc}{parts.path}", options, address.keys, rule)
 
 
+def bucket_options(address: Address) -> dict[str, str | bool]:
+    """How obstore opens the bucket of an address: in full, so that nothing of the surroundings is added."""
+    if address.kind == "az":
+        return {"account_name": os.environ["AZURE_STORAGE_ACCOUNT"], "skip_signature": True}
+    if address.kind == "gs":
+        return {"skip_signature": True}
+    rule, keys = address.rule, address.keys
+    options: dict[str, str | bool] = {"skip_signature": not keys, **_s3_place(rule)}
+    options |= {name.removeprefix("AWS_").lower(): value for name, value in keys.items() if value}
+    if rule is not None and rule.signing == "requester-pays":
+        options["request_payer"] = True
+    return options
+
+
+def _s3_place(rule: Access | None) -> dict[str, str | bool]:
+    region = (rule and rule.region) or os.environ.get("AWS_REGION") or "us-east-1"
+    if rule is None:  # as GDAL has it
+        host, scheme = os.environ.get("AWS_S3_ENDPOINT", ""), "https"
+        if os.environ.get("AWS_HTTPS", "YES").upper() in {"NO", "FALSE", "OFF", "0"}:
+            scheme = "http"
+    else:
+        scheme, _, host = rule.endpoint.rpartition("://")
+    if not host:
+        return {"region": region, "endpoint": f"https://s3.{region}.amazonaws.com"}
+    return {
+        "region": region,
+        "endpoint": host if "://" in host else f"{scheme or 'https'}://{host}",
+        "virtual_hosted_style_request": False,
+        "allow_http": True,
+    }
+
+
 def require_keys(hrefs: Iterable[str]) -> None:
     """Make sure that the keys for all these hrefs are set. Raises ConfigError that names the missing ones."""
     for href in hrefs:

@@ -84,7 +84,7 @@ def run_batch(
 ) -> RunReport:
     """Compute and write what is not done yet, `in_flight` regions at a time, and finalise the store.
 
-    `reader`: what reads the assets, rasterio by default. `in_flight`: by default what fits the free memory.
+    `reader`: what reads the assets, `cog` by default. `in_flight`: by default what fits the free memory.
     Freezes the plan if the store has none; resumes from the ledger if it has. A region that fails is reported
     and the others go on; the store is then left ``incomplete``. `on_done` is called in this thread after each
     region. Raises ConfigError where keys to read with are missing, before anything is written, StoreError when the

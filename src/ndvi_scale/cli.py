@@ -16,6 +16,7 @@ import click
 
 from ndvi_scale.errors import ConfigError, IncompleteRunError, NdviScaleError, ReadError, StoreError
 from ndvi_scale.outside import printable
+from ndvi_scale.readers import DEFAULT_READER
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -87,7 +88,7 @@ compute_options = _options(
 where_options = _options(
     click.option("--workers", type=click.IntRange(1), metavar="N", help="Regions computed at once."),
     click.option("--memory", metavar="SIZE", help="Memory limit, such as 4GB; 80 % of what is free by default."),
-    click.option("--reader", default="rasterio", show_default=True, help="What reads the assets."),
+    click.option("--reader", default=DEFAULT_READER, show_default=True, help="What reads the assets."),
 )
 storage_option = click.option(
     "--storage-option",
@@ -416,7 +417,7 @@ def _facts(store: Store, plan: Plan, *, digest: bool) -> dict[str, Any]:
 @click.option("--metadata", metavar="FILE", help="The product's MTD_MSIL2A.xml, to compare.")
 @click.option("--offset", type=int, metavar="DN", help="BOA offset to judge, against the item's metadata.")
 @click.option("--blocks", type=click.IntRange(1), default=9, show_default=True, help="Most blocks to read.")
-@click.option("--reader", default="rasterio", show_default=True, help="What reads the assets.")
+@click.option("--reader", default=DEFAULT_READER, show_default=True, help="What reads the assets.")
 @json_option
 def doctor(item: str, item_id: str | None, **flags: Any) -> None:
     """Tell all that is known of the BOA offset of one item: a path or URL of its JSON, or its id in a catalog."""

@@ -38,7 +38,7 @@ def open_ndvi(plan: Plan, *, reader: Reader | None = None) -> xr.DataArray:
     """NDVI of a plan, ``(time, y, x)``, float32 with NaN, named ``ndvi``. Lazy: nothing is read yet.
 
     One dask task a chunk, each computing the region that `run_batch` would store there, so the values are
-    those of the stored cube. `reader`: what reads the assets; rasterio by default.
+    those of the stored cube. `reader`: what reads the assets; `cog` by default.
     """
     graph = PlanGraph(plan, reader or open_reader())
     array = graph.array(graph.compute("ndvi", _ndvi_chunk), np.float32, np.nan)

@@ -27,10 +27,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 READERS: Final[dict[str, tuple[str, str]]] = {
+    "cog": ("ndvi_scale.readers.cog:CogReader", "pip install ndvi-scale"),
     "rasterio": ("ndvi_scale.readers.rasterio:RasterioReader", "pip install rasterio"),
     "stackstac": ("ndvi_scale.readers.stackstac:StackstacReader", "pip install stackstac"),
 }
 """Reader name → where it is, how to install it."""
+
+DEFAULT_READER: Final = "cog"
 
 
 CACHE_BYTES: Final = 64 << 20
@@ -155,7 +158,7 @@ class BlockingReader(ABC):
         return Deferred(partial(self.read, item_id, asset, window))
 
 
-def open_reader(name: str = "rasterio") -> Reader:
+def open_reader(name: str = DEFAULT_READER) -> Reader:
     """A reader by name. Raises ConfigError for an unknown or uninstalled one."""
     if name not in READERS:
         raise ConfigError(f"unknown reader {name!r}: give one of {', '.join(READERS)}")

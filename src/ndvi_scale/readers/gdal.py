@@ -14,12 +14,21 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 import rasterio
+from odc.geo.geobox import GeoBox
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.session import Session
 
 from ndvi_scale.access import NOT_SIGNED, Opening, open_access
 from ndvi_scale.errors import ReadError
 from ndvi_scale.readers import CACHE_BYTES, Layout, Traffic, block_runs, touched_blocks
+from ndvi_scale.readers.files import (
+    BLOCK_BYTES,
+    DTYPES,
+    another_file,
+    grid_difference,
+    refusal_hint,
+    unreadable,
+)
 from ndvi_scale.readers.pacing import Pacer, pacer_of
 from ndvi_scale.sources import access_of
 from ndvi_scale.web import shown
@@ -47,13 +56,6 @@ GDAL_OPTIONS: Final = {
     # A COG with its header at the front needs one request for it; 32 kB hold that of a whole 10 m band.
     "GDAL_INGESTED_BYTES_AT_OPEN": "32768",
 }
-
-DTYPES: Final = ("uint8", "uint16")
-"""What Sentinel-2 L2A assets hold: classes and DN."""
-
-BLOCK_BYTES: Final = 256 << 20
-"""Largest block that is decoded: a whole 10 m band as one JP2 tile is 241 MB; a hostile header can ask for more
-than there is."""
 
 JP2_REQUESTS: Final = 3
 """Requests a block of a JP2, which GDAL reads piece by piece: 20 for 7 blocks of 1024² measured (GDAL 3.12)."""
@@ -103,7 +105,7 @@ def _attempt(item_id: str, asset: Asset, action: Callable[[Opening, Pacer], T]) 
         elif failure.unexplained and not again:
             again = True  # opening a file tells the status that reading from an open one does not
         else:
-            raise _unreadable(item_id, asset, failure)
+            raise unreadable(item_id, asset, f"{failure.text}{failure.hint}", permanent=failure.permanent)
 
 
 _failed: Final[set[str]] = set()
@@ -149,7 +151,7 @@ def open_checked(opening: Opening, item_id: str, asset: Asset) -> rasterio.Datas
     try:
         source = rasterio.open(opening.path, driver=driver, sharing=False)
     except NotGeoreferencedWarning as warning:  # where warnings are errors
-        raise _another_file(item_id, asset, str(warning)) from None
+        raise another_file(item_id, asset, str(warning)) from None
     try:
         _check_pixels(item_id, asset, source)
         _check_grid(item_id, asset, source)
@@ -161,14 +163,14 @@ def open_checked(opening: Opening, item_id: str, asset: Asset) -> rasterio.Datas
 
 def _check_pixels(item_id: str, asset: Asset, source: rasterio.DatasetReader) -> None:
     if source.count != 1:
-        raise _another_file(item_id, asset, f"it has {source.count} bands, an asset of Sentinel-2 L2A has one")
+        raise another_file(item_id, asset, f"it has {source.count} bands, an asset of Sentinel-2 L2A has one")
     dtype = source.dtypes[0]
     if dtype not in DTYPES:
-        raise _another_file(item_id, asset, f"it holds {dtype}, Sentinel-2 L2A {' or '.join(DTYPES)}")
+        raise another_file(item_id, asset, f"it holds {dtype}, Sentinel-2 L2A {' or '.join(DTYPES)}")
     height, width = source.block_shapes[0]
     size = height * width * np.dtype(dtype).itemsize
     if size > BLOCK_BYTES:
-        raise _another_file(
+        raise another_file(
             item_id,
             asset,
             f"its blocks are {height} x {width} pixels, and {size} bytes are more than {BLOCK_BYTES}",
@@ -176,19 +178,15 @@ def _check_pixels(item_id: str, asset: Asset, source: rasterio.DatasetReader) ->
 
 
 def _check_grid(item_id: str, asset: Asset, source: rasterio.DatasetReader) -> None:
-    geobox = asset.geobox
-    said = geobox.crs.to_epsg() if geobox.crs else None
-    found = source.crs.to_epsg() if source.crs else None
-    same_crs = None in (said, found) or said == found
-    same_shape = (source.height, source.width) == geobox.shape.yx
-    if not same_crs or not same_shape or not source.transform.almost_equals(geobox.affine, 1e-6):
-        raise _another_file(
-            item_id,
-            asset,
-            f"it is {source.height} x {source.width} pixels at ({source.transform.c}, {source.transform.f}) in "
-            f"EPSG:{found}, not {geobox.shape.y} x {geobox.shape.x} at ({geobox.affine.c}, {geobox.affine.f}) in "
-            f"EPSG:{said}",
-        )
+    found = GeoBox((source.height, source.width), source.transform, _known_crs(source))
+    what = grid_difference(found, asset.geobox)
+    if what:
+        raise another_file(item_id, asset, what)
+
+
+def _known_crs(source: rasterio.DatasetReader) -> str | None:
+    code = source.crs.to_epsg() if source.crs else None
+    return f"EPSG:{code}" if code else None
 
 
 def layout_of(source: rasterio.DatasetReader) -> Layout:
@@ -310,7 +308,7 @@ def _failure(error: BaseException, opening: Opening | None, asset: Asset) -> _Fa
         status=status,
         permanent=_is_permanent(everything, statuses, status, remote=remote),
         unexplained=remote and not known,
-        hint=_hint(status, opening),
+        hint=refusal_hint(status, opening and opening.rule, located=opening is not None),
     )
 
 
@@ -336,34 +334,3 @@ def _is_permanent(everything: str, statuses: Sequence[int], status: int | None, 
         return False
     # Where nobody listens to warnings, a network's failures cannot be told from a broken file.
     return not remote or logging.getLogger("rasterio._err").isEnabledFor(logging.WARNING)
-
-
-def _hint(status: int | None, opening: Opening | None) -> str:
-    if status not in _REFUSED or opening is None:
-        return ""
-    rule = opening.rule
-    if rule is None or rule.signing == "none":
-        return "; the place needs credentials, and no rule of ours covers it"
-    if rule.signing == "sas":
-        return f"; {rule.name} refused the signed link, also a new one"
-    return f"; {rule.name} refused the keys in {' and '.join(rule.key_variables)}: {rule.remedy}"
-
-
-def _another_file(item_id: str, asset: Asset, what: str) -> ReadError:
-    return ReadError(
-        f"item {item_id} does not describe this file, {shown(asset.href)}: {what}. Leave the item out, or use "
-        "on-error = skip",
-        item_id=item_id,
-        asset=shown(asset.href),
-        permanent=True,
-    )
-
-
-def _unreadable(item_id: str, asset: Asset, failure: _Failure) -> ReadError:
-    return ReadError(
-        f"cannot read {shown(asset.href)} of item {item_id}: {failure.text}{failure.hint}. Run again if the origin "
-        "was away for a while; use on-error = skip to leave unreadable items out with a record",
-        item_id=item_id,
-        asset=shown(asset.href),
-        permanent=failure.permanent,
-    )

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Final
 
 from ndvi_scale.sources import Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from ndvi_scale.readers import Traffic
     from ndvi_scale.sources import Access
 
 _MINUTE_S: Final = 60.0
+_LOOK_AGAIN_S: Final = 0.01
 
 
 class Pacer:
@@ -40,16 +42,33 @@ class Pacer:
         with self._connections:
             yield
 
+    @asynccontextmanager
+    async def connection_async(self) -> AsyncIterator[None]:
+        """Hold one of the connections, in an event loop."""
+        if self._connections is None:
+            yield
+            return
+        while not self._connections.acquire(blocking=False):  # noqa: ASYNC110 - threads hold them too
+            await asyncio.sleep(_LOOK_AGAIN_S)
+        try:
+            yield
+        finally:
+            self._connections.release()
+
     def spend(self, traffic: Traffic) -> None:
         """Wait until this much more may be asked for."""
+        time.sleep(self.reserve(traffic))
+
+    def reserve(self, traffic: Traffic) -> float:
+        """Seconds to wait until this much more may be asked for; counted as asked for from now on."""
         cost = self._seconds(traffic)
         if not cost:
-            return
+            return 0.0
         with self._lock:
             now = time.monotonic()
             start = max(now, self._free_at)
             self._free_at = start + cost
-        time.sleep(start - now)
+        return start - now
 
     def _seconds(self, traffic: Traffic) -> float:
         """How long this takes at the allowed rates; the slower of both counts."""

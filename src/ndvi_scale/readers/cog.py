@@ -1,0 +1,396 @@
+"""Reading COGs block by block: requests in one event loop, decoding in the threads that ask.
+
+Only the blocks that a window touches are asked for, neighbours in one request. A block that reaches beyond its
+window is kept, compressed, until the windows around it have been read or `CACHE_BYTES` are exceeded; one that is on
+its way for one window serves every other that wants it. Headers are read once a process and go along when a reader
+is sent to another. What is no plain COG (JP2, stripes, odd compression) is read by `rasterio`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ndvi_scale.lattice import Window
+from ndvi_scale.readers import CACHE_BYTES, Layout, Traffic, touched_blocks
+from ndvi_scale.readers.decode import BlockError, decode_block
+from ndvi_scale.readers.fetch import Fetcher, FetchError
+from ndvi_scale.readers.files import another_file, grid_difference, refusal_hint, unreadable
+from ndvi_scale.readers.header import Header, HeaderError, UnfitError, read_header
+from ndvi_scale.readers.loop import Loop, loop_here
+from ndvi_scale.readers.patience import GAP_BYTES, HEADERS, RUN_BYTES, Patience
+from ndvi_scale.readers.rasterio import RasterioReader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from ndvi_scale.errors import ReadError
+    from ndvi_scale.granules import Asset
+
+    Block = tuple[int, int]
+    """Row and column of a block."""
+
+
+class CogReader:
+    """The reader for tiled TIFFs; hands everything else to `RasterioReader`."""
+
+    name = "cog"
+
+    def __init__(self, patience: Patience | None = None, headers: dict[str, Header] | None = None) -> None:
+        self._patience = patience or Patience()
+        self._headers = dict(headers or {})
+        self._unfit: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._state: _State | None = None
+        self._other = RasterioReader()
+
+    def __reduce__(self) -> tuple[type[CogReader], tuple[Patience, dict[str, Header]]]:
+        """Headers go along; blocks and connections stay."""
+        return CogReader, (self._patience, dict(self._headers))
+
+    def start(self, item_id: str, asset: Asset, window: Window) -> CogReading:
+        """See `Reader.start`."""
+        reading = CogReading(self, item_id, asset, window)
+        why = self._unfit_for(asset)
+        if why:
+            reading.arrived.put(UnfitError(why))
+        else:
+            state = self._here()
+            state.loop.run(state.serve(reading))
+        return reading
+
+    def read(self, item_id: str, asset: Asset, window: Window) -> tuple[NDArray[np.generic], Traffic]:
+        """See `Reader.read`."""
+        return self.start(item_id, asset, window).result()
+
+    def layout(self, item_id: str, asset: Asset) -> Layout:
+        """See `Reader.layout`."""
+        if self._unfit_for(asset):
+            return self._other.layout(item_id, asset)
+        state = self._here()
+        try:
+            header = state.loop.run(state.header(asset)).result()
+        except UnfitError:
+            return self._other.layout(item_id, asset)
+        except (FetchError, HeaderError) as error:
+            raise _said(error, item_id, asset) from None
+        _check_grid(header, item_id, asset)
+        return Layout(header.block, float(header.sizes.mean()))
+
+    def elsewhere(self, item_id: str, asset: Asset, window: Window) -> tuple[NDArray[np.generic], Traffic]:
+        """Read by the reader for what is no plain COG."""
+        return self._other.read(item_id, asset, window)
+
+    def again(self, asset: Asset, header: Header, block: Block) -> memoryview:
+        """A block anew from the origin, waiting for it. Raises FetchError."""
+        state, number = self._here(), header.number(*block)
+        span = int(header.offsets[number]), int(header.sizes[number])
+        return state.loop.run(state.fetcher.get(asset.href, *span)).result()
+
+    def _unfit_for(self, asset: Asset) -> str:
+        """Why an asset is not read here, or an empty string where it may be."""
+        return "not TIFF" if "jp2" in asset.media_type else self._unfit.get(asset.href, "")
+
+    def _here(self) -> _State:
+        """What belongs to this process: after a fork it is made anew."""
+        loop = loop_here()
+        with self._lock:
+            if self._state is None or self._state.loop is not loop:
+                self._state = _State(loop, self._patience, self._headers, self._unfit)
+            return self._state
+
+
+# A reading
+
+
+class _Plan(NamedTuple):
+    """What a reading is to wait for."""
+
+    header: Header
+    blocks: list[Block]
+    traffic: Traffic
+
+
+class _Arrived(NamedTuple):
+    block: Block
+    data: memoryview | None
+
+
+class CogReading:
+    """A window on its way: blocks arrive in a queue and are decoded by whoever asks for the result."""
+
+    def __init__(self, reader: CogReader, item_id: str, asset: Asset, window: Window) -> None:
+        self._reader = reader
+        self.item_id = item_id
+        self.asset = asset
+        self.window = window
+        self.arrived: SimpleQueue[_Plan | _Arrived | BaseException] = SimpleQueue()
+
+    def result(self) -> tuple[NDArray[np.generic], Traffic]:
+        """See `Reading.result`."""
+        try:
+            plan = self._next()
+        except UnfitError:
+            return self._reader.elsewhere(self.item_id, self.asset, self.window)
+        if not isinstance(plan, _Plan):
+            raise TypeError(f"the first to arrive is {plan!r}, no plan")
+        _check_grid(plan.header, self.item_id, self.asset)
+        out = np.empty((self.window.height, self.window.width), plan.header.dtype)
+        traffic = plan.traffic
+        for _ in plan.blocks:
+            block, data = self._next()
+            traffic += self._decode(plan.header, block, data, out)
+        return out, traffic
+
+    def _next(self) -> Any:
+        thing = self.arrived.get()
+        if isinstance(thing, FetchError | HeaderError | _BlockFetchError):
+            raise _said(thing, self.item_id, self.asset) from None
+        if isinstance(thing, BaseException):
+            raise thing
+        return thing
+
+    def _decode(self, header: Header, block: Block, data: memoryview | None, out: NDArray[Any]) -> Traffic:
+        """A block that cannot be decoded is asked for once more: what is broken may have been the way."""
+        try:
+            decode_block(data, header, block, self.window, out)
+        except BlockError:
+            pass
+        else:
+            return Traffic()
+        try:
+            data = self._reader.again(self.asset, header, block)
+            decode_block(data, header, block, self.window, out)
+        except (BlockError, FetchError) as error:
+            raise _said(_BlockFetchError(block, error), self.item_id, self.asset) from None
+        return Traffic(1, len(data))
+
+
+class _BlockFetchError(Exception):
+    """A block could not be had, or not be decoded though it was fetched twice."""
+
+    def __init__(self, block: Block, error: FetchError | BlockError) -> None:
+        twice = ", fetched twice" if isinstance(error, BlockError) else ""
+        super().__init__(f"block (row {block[0]}, column {block[1]}): {error}{twice}")
+        self.cause = error
+
+
+def _said(error: FetchError | HeaderError | _BlockFetchError, item_id: str, asset: Asset) -> ReadError:
+    cause = error.cause if isinstance(error, _BlockFetchError) else error
+    if not isinstance(cause, FetchError):
+        return unreadable(item_id, asset, str(error), permanent=True)
+    hint = refusal_hint(cause.status, cause.address and cause.address.rule, located=cause.address is not None)
+    return unreadable(item_id, asset, f"{error}{hint}", permanent=cause.lasting)
+
+
+def _check_grid(header: Header, item_id: str, asset: Asset) -> None:
+    what = grid_difference(header.grid, asset.geobox)
+    if what:
+        raise another_file(item_id, asset, what)
+
+
+# In the event loop
+
+_SMALL = 4096
+"""What a packed block may take beside its pixels, however few these are."""
+
+
+@dataclass
+class _Kept:
+    """A block that a window around the first may want."""
+
+    data: asyncio.Task[memoryview] | memoryview
+    """The run it comes in, or itself."""
+    place: slice
+    """Where in the run it is."""
+    size: int
+    left: int
+    """Its pixels that no window has wanted yet."""
+
+
+@dataclass
+class _Run:
+    """Neighbouring blocks that are fetched at once."""
+
+    start: int
+    stop: int
+    blocks: list[Block] = field(default_factory=list)
+
+
+class _State:
+    """A reader in one process. Everything but `loop` is touched in the event loop only."""
+
+    def __init__(self, loop: Loop, patience: Patience, headers: dict[str, Header], unfit: dict[str, str]) -> None:
+        self.loop = loop
+        self.fetcher = loop.shared(patience, lambda: Fetcher(loop, patience))
+        self._headers = headers
+        self._unfit = unfit
+        self._reading_headers: dict[str, asyncio.Task[Header]] = {}
+        self._kept: OrderedDict[tuple[str, Block], _Kept] = OrderedDict()
+        self._bytes = 0
+
+    async def serve(self, reading: CogReading) -> None:
+        """Put the plan of a reading, its blocks as they come, or what went wrong into its queue."""
+        try:
+            await self._serve(reading)
+        except Exception as error:  # noqa: BLE001 - whoever asks for the result is to get it
+            reading.arrived.put(error)
+
+    async def _serve(self, reading: CogReading) -> None:
+        href, window = reading.asset.href, reading.window
+        known = href in self._headers or href in self._reading_headers
+        header = await self.header(reading.asset)
+        rows, columns = touched_blocks(window, header.block)
+        blocks = [(row, column) for row in rows for column in columns]
+        _check_sizes(header, blocks)
+        found, missing = self._look_up(href, header, window, blocks)
+        runs = _runs(header, missing)
+        requests, size = len(runs), sum(run.stop - run.start for run in runs)
+        traffic = Traffic(requests + (0 if known else header.requests), size)
+        reading.arrived.put(_Plan(header, blocks, traffic))
+        for block in missing:
+            if not header.sizes[header.number(*block)]:
+                reading.arrived.put(_Arrived(block, None))
+        fetched = [self._fetch_run(reading, header, run) for run in runs]
+        await asyncio.gather(*fetched, *(_hand_over(reading, block, kept) for block, kept in found))
+
+    async def header(self, asset: Asset) -> Header:
+        """The header of a file, read once. Raises FetchError, HeaderError, UnfitError."""
+        href = asset.href
+        if href in self._headers:
+            return self._headers[href]
+        if href not in self._reading_headers:
+            self._reading_headers[href] = asyncio.create_task(
+                read_header(lambda start, length: self.fetcher.get(href, start, length))
+            )
+        try:
+            header = await asyncio.shield(self._reading_headers[href])
+        except UnfitError as error:
+            self._unfit[href] = str(error)
+            raise
+        finally:
+            self._reading_headers.pop(href, None)
+        self._headers[href] = header
+        if len(self._headers) > HEADERS:
+            del self._headers[next(iter(self._headers))]
+        return header
+
+    def _look_up(
+        self, href: str, header: Header, window: Window, blocks: Iterable[Block]
+    ) -> tuple[list[tuple[Block, _Kept]], list[Block]]:
+        """Blocks that are here or on their way, and those that are not."""
+        found, missing = [], []
+        for block in blocks:
+            kept = self._kept.get((href, block))
+            if kept is None:
+                missing.append(block)
+                continue
+            found.append((block, kept))
+            kept.left -= _pixels(header, block, window)
+            if kept.left <= 0:
+                self._drop((href, block))
+            else:
+                self._kept.move_to_end((href, block))
+        return found, missing
+
+    async def _fetch_run(self, reading: CogReading, header: Header, run: _Run) -> None:
+        href = reading.asset.href
+        task = asyncio.create_task(self.fetcher.get(href, run.start, run.stop - run.start))
+        mine = {block: self._keep(reading, header, block, run, task) for block in run.blocks}
+        try:
+            data = await task
+            _whole(data, run)
+        except Exception as error:
+            for block in run.blocks:
+                self._drop((href, block))
+            if isinstance(error, FetchError):
+                raise _BlockFetchError(run.blocks[0], error) from None
+            raise
+        for block, kept in mine.items():
+            part = data[kept.place]
+            if self._kept.get((href, block)) is kept:
+                kept.data, kept.place = (part if len(mine) == 1 else memoryview(bytes(part))), slice(None)
+            reading.arrived.put(_Arrived(block, part))
+
+    def _keep(
+        self, reading: CogReading, header: Header, block: Block, run: _Run, task: asyncio.Task[memoryview]
+    ) -> _Kept:
+        """Note a block that is on its way, for the windows around this one."""
+        number = header.number(*block)
+        begin, size = int(header.offsets[number]) - run.start, int(header.sizes[number])
+        left = _pixels(header, block, Window(0, 0, *header.grid.shape)) - _pixels(header, block, reading.window)
+        kept = _Kept(task, slice(begin, begin + size), size, left)
+        if left > 0:
+            self._kept[reading.asset.href, block] = kept
+            self._bytes += size
+            while self._bytes > CACHE_BYTES:
+                self._drop(next(iter(self._kept)))
+        return kept
+
+    def _drop(self, key: tuple[str, Block]) -> None:
+        kept = self._kept.pop(key, None)
+        if kept is not None:
+            self._bytes -= kept.size
+
+
+async def _hand_over(reading: CogReading, block: Block, kept: _Kept) -> None:
+    data = kept.data
+    if isinstance(data, asyncio.Task):
+        try:
+            data = await asyncio.shield(data)
+        except FetchError as error:
+            raise _BlockFetchError(block, error) from None
+        data = data[kept.place]
+    reading.arrived.put(_Arrived(block, data))
+
+
+def _check_sizes(header: Header, blocks: Iterable[Block]) -> None:
+    """Raises HeaderError for a block that would be larger packed than its pixels are: a damaged header."""
+    raw = header.block[0] * header.block[1] * header.dtype.itemsize
+    for row, column in blocks:
+        size = int(header.sizes[header.number(row, column)])
+        if size > 2 * raw + _SMALL:
+            raise HeaderError(
+                f"block (row {row}, column {column}) is said to take {size} bytes for {raw} of pixels"
+            )
+
+
+def _whole(data: memoryview, run: _Run) -> None:
+    """Raises HeaderError when the file ended before the run did."""
+    if len(data) < run.stop - run.start:
+        row, column = run.blocks[-1]
+        raise HeaderError(
+            f"block (row {row}, column {column}) should end at byte {run.stop}, the file ends at "
+            f"{run.start + len(data)}: it is cut off, or its header is damaged"
+        )
+
+
+def _pixels(header: Header, block: Block, window: Window) -> int:
+    """How many pixels of a block a window wants."""
+    height, width = header.block
+    both = Window(block[0] * height, block[1] * width, height, width).overlap(window)
+    return both.height * both.width if both else 0
+
+
+def _runs(header: Header, blocks: Iterable[Block]) -> list[_Run]:
+    """Stored blocks in the order of the file, neighbours together."""
+    runs: list[_Run] = []
+    placed = sorted(
+        (int(header.offsets[n]), int(header.sizes[n]), b) for b in blocks if header.sizes[n := header.number(*b)]
+    )
+    for start, size, block in placed:
+        last = runs[-1] if runs else None
+        if last and 0 <= start - last.stop <= GAP_BYTES and start + size - last.start <= RUN_BYTES:
+            last.stop = start + size
+            last.blocks.append(block)
+        else:
+            runs.append(_Run(start, start + size, [block]))
+    return runs

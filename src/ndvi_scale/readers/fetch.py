@@ -1,0 +1,93 @@
+"""Byte ranges of assets, whatever it takes: signed now, tried again, never too many at once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+from ndvi_scale.access import Address, locate, may_wait
+from ndvi_scale.readers import Traffic
+from ndvi_scale.readers.pacing import pacer_of
+from ndvi_scale.readers.ranges import RangeError, RangeReader
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from ndvi_scale.readers.loop import Loop
+    from ndvi_scale.readers.patience import Patience
+
+_REFUSED: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
+
+
+class FetchError(Exception):
+    """A range could not be had."""
+
+    def __init__(self, error: RangeError, tries: int, address: Address | None) -> None:
+        super().__init__(f"{error}{'' if tries == 1 else f', {tries} times'}")
+        self.status = error.status
+        self.lasting = error.lasting
+        self.address = address
+
+
+class Fetcher:
+    """Fetches ranges, in one event loop."""
+
+    def __init__(self, loop: Loop, patience: Patience) -> None:
+        self._loop = loop
+        self._patience = patience
+        self._ranges = RangeReader(patience)
+        self._quiet_until: dict[str, float] = {}
+        loop.at_end(self._ranges.close)
+
+    async def get(self, href: str, start: int, length: int) -> memoryview:
+        """`length` bytes of an asset, or those up to its end. Raises FetchError, and ConfigError without keys."""
+        end = time.monotonic() + self._patience.deadline
+        refused, tries = "", 0
+        address = None
+        while True:
+            tries += 1
+            try:
+                address = await _located(href, refused)
+                return await self._try(address, start, length, end)
+            except RangeError as failure:
+                error = failure
+            wait = self._patience.wait(tries, error.said)
+            if address and address.token and not refused and error.status in _REFUSED:
+                refused = address.token  # once: another token may be accepted
+            elif error.final or tries >= self._patience.tries or time.monotonic() + wait > end:
+                raise FetchError(error, tries, address)
+            else:
+                if error.said and address:
+                    self._quiet_until[address.place] = time.monotonic() + wait
+                await asyncio.sleep(wait)
+
+    async def _try(self, address: Address, start: int, length: int, end: float) -> memoryview:
+        async with self._allowed(address, length):
+            longest = min(self._patience.longest_try(length), max(0.1, end - time.monotonic()))
+            try:
+                async with asyncio.timeout(longest):
+                    return await self._ranges.get(address, start, length)
+            except TimeoutError:
+                raise RangeError(f"{length} bytes did not come within {longest:.0f} s") from None
+
+    @asynccontextmanager
+    async def _allowed(self, address: Address, length: int) -> AsyncIterator[None]:
+        """Wait until a request may go out: by our own limits, by the provider's, and by what its server said."""
+        pacer = pacer_of(address.rule)
+        async with self._loop.host(address.place), self._loop.requests, pacer.connection_async():
+            await asyncio.sleep(pacer.reserve(Traffic(1, length)))
+            while (quiet := self._quiet_until.get(address.place, 0.0) - time.monotonic()) > 0:  # noqa: ASYNC110
+                await asyncio.sleep(quiet)
+            yield
+
+
+async def _located(href: str, refused: str) -> Address:
+    try:
+        if may_wait(href):
+            return await asyncio.to_thread(locate, href, refused)
+        return locate(href, refused)
+    except OSError as error:
+        raise RangeError(str(error)) from None
