@@ -275,8 +275,8 @@ def table() -> str:
     lines = [
         "Bytes fetched over those of the distinct blocks, the worst of",
         f"{', '.join(map(str, IN_FLIGHT))} regions in flight and SCL in blocks of 1024 or 512. Cache in MiB of",
-        f"compressed blocks ({BLOCK_BYTES / 1e6} MB a block of a 10 m band, {SCL_BYTES / 1e6} MB of SCL); the least recently used go",
-        "first; *counting*: blocks of which all pixels have been had go at once.",
+        f"compressed blocks ({BLOCK_BYTES / 1e6} MB a block of a 10 m band, {SCL_BYTES / 1e6} MB of SCL);",
+        "the least recently used go first; *counting*: blocks of which all pixels have been had go at once.",
     ]
     heads = [*(f"{mib}" for mib in CACHES), *(f"counting {mib}" for mib in COUNTING)]
     by_chunk = {chunk: dict(workloads(chunk)) for chunk in CHUNKS}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import os
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import psutil
@@ -14,6 +15,7 @@ import psutil
 from ndvi_scale.access import require_keys
 from ndvi_scale.errors import ConfigError, ReadError
 from ndvi_scale.granules import scl_factor
+from ndvi_scale.lattice import Window, in_strips
 from ndvi_scale.placement import cell_factor, source_strips
 from ndvi_scale.readers import (
     CACHE_BYTES,
@@ -22,18 +24,19 @@ from ndvi_scale.readers import (
     Layout,
     Reader,
     Traffic,
+    block_pixels,
     block_runs,
     touched_blocks,
 )
+from ndvi_scale.readers.patience import RUN_BYTES
 from ndvi_scale.sentinel2 import BANDS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from odc.geo.geobox import GeoBox
 
-    from ndvi_scale.granules import Asset, Granule
-    from ndvi_scale.lattice import Region, Window
+    from ndvi_scale.granules import Granule
     from ndvi_scale.plan import Plan
 
 SAMPLE: Final = 8
@@ -71,16 +74,10 @@ def estimate_plan(plan: Plan, reader: Reader) -> Estimate:
     """
     require_keys(plan.hrefs())
     layouts = _sample_layouts(plan, reader)
-    traffic = Traffic()
-    pixels = 0
-    for region in plan.regions():
-        pixels += plan.region_pixels(region)
-        for granule in plan.granules_of(region):
-            traffic += _granule_traffic(plan, region, granule, layouts)
-    headers = 3 * len(plan.granules)
+    headers = Traffic(requests=3 * len(plan.granules))
     return Estimate(
-        traffic=traffic + Traffic(requests=headers),
-        output_bytes=pixels * np.dtype(plan.config.dtype).itemsize,
+        traffic=sum(_traffic(plan, layouts), headers),
+        output_bytes=sum(map(plan.region_pixels, plan.regions())) * np.dtype(plan.config.dtype).itemsize,
         region_memory=region_memory(plan),
     )
 
@@ -109,24 +106,76 @@ def _sample_layouts(plan: Plan, reader: Reader) -> dict[str, Layout]:
 
 
 def _mean_layout(layouts: Sequence[Layout]) -> Layout:
-    return Layout(layouts[0].block, sum(layout.block_bytes for layout in layouts) / len(layouts))
+    return replace(layouts[0], block_bytes=sum(layout.block_bytes for layout in layouts) / len(layouts))
 
 
-def _granule_traffic(plan: Plan, region: Region, granule: Granule, layouts: Mapping[str, Layout]) -> Traffic:
-    total = Traffic()
+def _traffic(plan: Plan, layouts: Mapping[str, Layout]) -> Iterator[Traffic]:
+    """What each granule costs; worked out once for all dates of a tile."""
+    places: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for region in in_strips(plan.regions(), plan.lattice):
+        for row in plan.index[region]:
+            places[row].append((region.iy, region.ix))
+    known: dict[Any, Traffic] = {}
+    for row, own in places.items():
+        granule = plan.granules[row]
+        key = granule.red.geobox, granule.scl.geobox, tuple(own)
+        if key not in known:
+            known[key] = _granule_traffic(plan, granule, own, layouts)
+        yield known[key]
+
+
+def _granule_traffic(
+    plan: Plan, granule: Granule, places: Iterable[tuple[int, int]], layouts: Mapping[str, Layout]
+) -> Traffic:
     factor = scl_factor(granule.red.geobox, granule.scl.geobox)
-    window = plan.lattice.window(region.iy, region.ix)
-    for placed, _ in source_strips(plan.lattice.geobox, window, granule.red.geobox):
-        native = placed.native
-        for band, asset in granule.assets.items():
-            total += _asset_traffic(asset, native.coarser(factor) if band == "scl" else native, layouts[band])
+    grid, native = plan.lattice.geobox, granule.red.geobox
+    strips = (strip for place in places for strip in source_strips(grid, plan.lattice.window(*place), native))
+    windows = [strip.placed.native for strip in strips]
+    coarse = [window.coarser(factor) for window in windows]
+    total = Traffic()
+    for band, asset in granule.assets.items():
+        count = _kept_traffic if layouts[band].kept else _window_traffic
+        total += count(asset.geobox, coarse if band == "scl" else windows, layouts[band])
     return total
 
 
-def _asset_traffic(asset: Asset, window: Window, layout: Layout) -> Traffic:
-    rows, columns = touched_blocks(window, layout.block)
-    requests = block_runs(window, layout.block, asset.geobox.shape.x)
-    return Traffic(requests, round(len(rows) * len(columns) * layout.block_bytes))
+def _window_traffic(image: GeoBox, windows: Iterable[Window], layout: Layout) -> Traffic:
+    """Of windows of an image that are read each by itself."""
+    total = Traffic()
+    for window in windows:
+        rows, columns = touched_blocks(window, layout.block)
+        requests = block_runs(window, layout.block, image.shape.x)
+        total += Traffic(requests, round(len(rows) * len(columns) * layout.block_bytes))
+    return total
+
+
+def _kept_traffic(image: GeoBox, windows: Iterable[Window], layout: Layout) -> Traffic:
+    """Of windows of an image one after another, by a reader that keeps blocks until all their pixels are read."""
+    whole, across = Window(0, 0, *image.shape), math.ceil(image.shape.x / layout.block[1])
+    left: dict[tuple[int, int], int] = {}
+    requests = blocks = 0
+    for window in windows:
+        rows, columns = touched_blocks(window, layout.block)
+        touched = [(row, column) for row in rows for column in columns]
+        missing = [row * across + column for row, column in touched if left.get((row, column), 0) <= 0]
+        requests += _runs(missing, layout.block_bytes)
+        blocks += len(missing)
+        for block in touched:
+            unread = left.get(block, 0)
+            left[block] = (unread if unread > 0 else block_pixels(block, layout.block, whole)) - block_pixels(
+                block, layout.block, window
+            )
+    return Traffic(requests, round(blocks * layout.block_bytes))
+
+
+def _runs(numbers: Sequence[int], block_bytes: float) -> int:
+    """Requests for blocks of these numbers (ascending): neighbours at once, up to `RUN_BYTES`."""
+    most = max(1, int(RUN_BYTES // max(block_bytes, 1)))
+    requests = length = 0
+    for number, before in zip(numbers, [None, *numbers], strict=False):
+        length = length + 1 if before is not None and number == before + 1 and length < most else 1
+        requests += length == 1
+    return requests
 
 
 def region_memory(plan: Plan) -> int:
