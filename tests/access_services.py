@@ -139,7 +139,7 @@ def listening(address: str = PLAIN, *, redirect_to: str = "") -> Iterator[Seen]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             seen.paths.append(self.path)
-            seen.headers.append(dict(self.headers))
+            seen.headers.append({name.lower(): value for name, value in self.headers.items()})
             self.send_response(HTTPStatus.FOUND if redirect_to else HTTPStatus.NOT_FOUND)
             if redirect_to:
                 self.send_header("Location", redirect_to + urlsplit(self.path).path)

@@ -9,6 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -318,15 +319,15 @@ def sent(monkeypatch: pytest.MonkeyPatch, href: str, *, redirect_to: str = "") -
 @pytest.mark.parametrize("href", ["{}/a.tif", "s3://unknown/a.tif", "s3://sentinel-cogs/a.tif"])
 def test_what_needs_no_keys_gets_none(monkeypatch: pytest.MonkeyPatch, href: str) -> None:
     seen = sent(monkeypatch, href)
-    assert all("Authorization" not in headers for headers in seen.headers)
-    assert all("x-amz-request-payer" not in {*map(str.lower, headers)} for headers in seen.headers)
+    assert all("authorization" not in headers for headers in seen.headers)
+    assert all("x-amz-request-payer" not in headers for headers in seen.headers)
     assert CANARY not in seen.everything
     assert "cdse-" not in seen.everything
 
 
 def test_cdse_gets_its_key_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = sent(monkeypatch, "s3://eodata/cdse-only.tif")
-    assert all("Credential=cdse-key/" in headers["Authorization"] for headers in seen.headers)
+    assert all("Credential=cdse-key/" in headers["authorization"] for headers in seen.headers)
     assert seen.paths[0].startswith("/eodata/cdse-only.tif")  # the bucket in the path
     assert CANARY not in seen.everything
     assert "cdse-secret" not in seen.everything
@@ -334,18 +335,17 @@ def test_cdse_gets_its_key_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_who_pays_is_said_with_the_keys_of_aws(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = sent(monkeypatch, "s3://sentinel-s2-l2a/tiles/a.jp2.tif")
-    assert all(f"Credential=AKIA-{CANARY}/" in headers["Authorization"] for headers in seen.headers)
-    lower = [{name.lower(): value for name, value in headers.items()} for headers in seen.headers]
-    assert all(headers["x-amz-request-payer"] == "requester" for headers in lower)
-    assert all(headers["x-amz-security-token"] == f"session-{CANARY}" for headers in lower)
+    assert all(f"Credential=AKIA-{CANARY}/" in headers["authorization"] for headers in seen.headers)
+    assert all(headers["x-amz-request-payer"] == "requester" for headers in seen.headers)
+    assert all(headers["x-amz-security-token"] == f"session-{CANARY}" for headers in seen.headers)
     assert f"secret-{CANARY}" not in seen.everything
 
 
 def test_keys_are_not_sent_across_a_redirect(monkeypatch: pytest.MonkeyPatch) -> None:
     with access_services.listening("127.0.0.5") as other:
         seen = sent(monkeypatch, "s3://eodata/moved.tif", redirect_to=other.url)
-        assert "Authorization" in seen.everything
-        assert all("Authorization" not in headers for headers in other.headers)
+        assert "authorization" in seen.everything
+        assert all("authorization" not in headers for headers in other.headers)
         assert "cdse-key" not in other.everything
 
 
@@ -401,7 +401,7 @@ def test_google_anonymously_over_the_wire(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setenv("CPL_GS_ENDPOINT", f"{server.url}/")
         with pytest.raises(ReadError):
             open_reader().read("i", asset_of("gs://bucket/a.tif", (9, 9)), Window(0, 0, 9, 9))
-        assert server.paths[0].startswith("/bucket/a.tif")
+        assert unquote(server.paths[0]).startswith("/bucket/a.tif")
         assert CANARY not in server.everything
 
 
@@ -430,7 +430,7 @@ def test_no_secret_in_logs_and_messages(
     monkeypatch.setenv("CDSE_ACCESS_KEY_ID", f"key-{CANARY}")
     monkeypatch.setenv("CDSE_SECRET_ACCESS_KEY", f"secret-{CANARY}")
     rules(monkeypatch, cdse={"endpoint": UNREACHABLE})
-    reader, href = open_reader(), blob(azure, cog, "log.tif")
+    reader, href = open_reader("rasterio"), blob(azure, cog, "log.tif")
     reader.read("item", asset_of(href, cog.shape), Window(0, 0, 300, 300))
     azure.blobs.fail("/sentinel2-l2/log.tif", 429)
     messages = []

@@ -10,6 +10,7 @@ import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from ndvi_scale.errors import ConfigError, ReadError
 from ndvi_scale.granules import Asset, granule_from_item
 from ndvi_scale.lattice import Window
 from ndvi_scale.readers import READERS, Layout, Traffic, block_runs, open_reader, touched_blocks
-from ndvi_scale.readers.rasterio import OPEN_FILES, RasterioReader
+from ndvi_scale.readers.rasterio import OPEN_FILES
 from ndvi_scale.search import search_items
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     import services
+    from ndvi_scale.readers import Reader
     from ndvi_scale.sandbox import Sandbox
 
 CORNER = Affine(10, 0, 300_000, 0, -10, 4_900_020)
@@ -114,31 +116,39 @@ def whole(shape: tuple[int, int]) -> Window:
     return Window(0, 0, *shape)
 
 
+@pytest.fixture(scope="module", params=["cog", "rasterio"])
+def new_reader(request: pytest.FixtureRequest) -> Callable[[], Reader]:
+    """Makes readers of either kind."""
+    return partial(open_reader, request.param)
+
+
 # Pixels
 
 
 @given(window=windows(700, 900))
-def test_any_window_is_the_crop_of_the_whole(small: Stored, window: Window) -> None:
-    data, _ = open_reader().read("item", asset_of(small.path, small.shape), window)
+def test_any_window_is_the_crop_of_the_whole(
+    new_reader: Callable[[], Reader], small: Stored, window: Window
+) -> None:
+    data, _ = new_reader().read("item", asset_of(small.path, small.shape), window)
     assert data.dtype == np.uint16
     np.testing.assert_array_equal(data, cut(small.dn, window))
 
 
 @settings(max_examples=40)
 @given(data=st.data())
-def test_any_window_of_the_sandbox(sandbox: Sandbox, data: st.DataObject) -> None:
+def test_any_window_of_the_sandbox(new_reader: Callable[[], Reader], sandbox: Sandbox, data: st.DataObject) -> None:
     granule = granule_from_item(data.draw(st.sampled_from(search_items(sandbox.items))))
     band = data.draw(st.sampled_from(["red", "nir", "scl"]))
     window = data.draw(windows(*granule.assets[band].geobox.shape.yx))
     with rasterio.open(granule.assets[band].href) as source:
         expected = source.read(1)
-    found, _ = open_reader().read(granule.id, granule.assets[band], window)
+    found, _ = new_reader().read(granule.id, granule.assets[band], window)
     assert found.dtype == (np.uint8 if band == "scl" else np.uint16)
     np.testing.assert_array_equal(found, cut(expected, window))
 
 
-def test_one_reader_in_many_threads(small: Stored, large: Stored) -> None:
-    reader = open_reader()
+def test_one_reader_in_many_threads(new_reader: Callable[[], Reader], small: Stored, large: Stored) -> None:
+    reader = new_reader()
     draw = np.random.default_rng(1)
     jobs = []
     for _ in range(300):
@@ -156,15 +166,15 @@ def test_one_reader_in_many_threads(small: Stored, large: Stored) -> None:
         np.testing.assert_array_equal(data, cut(stored.dn, window))
 
 
-def test_what_is_read_belongs_to_the_caller(small: Stored) -> None:
-    reader, asset, window = open_reader(), asset_of(small.path, small.shape), Window(300, 400, 50, 60)
+def test_what_is_read_belongs_to_the_caller(new_reader: Callable[[], Reader], small: Stored) -> None:
+    reader, asset, window = new_reader(), asset_of(small.path, small.shape), Window(300, 400, 50, 60)
     first, _ = reader.read("item", asset, window)
     first[:] = 7
     np.testing.assert_array_equal(reader.read("item", asset, window)[0], cut(small.dn, window))
 
 
 def test_files_stay_open_but_not_many(small: Stored, tmp_path: Path) -> None:
-    reader = open_reader()
+    reader = open_reader("rasterio")
     for number in range(OPEN_FILES + 9):
         copy = tmp_path / f"{number}.tif"
         shutil.copy(small.path, copy)
@@ -174,20 +184,22 @@ def test_files_stay_open_but_not_many(small: Stored, tmp_path: Path) -> None:
     assert sum(path.startswith(str(tmp_path)) for path in mine) == OPEN_FILES
 
 
-def test_a_reader_can_be_sent_elsewhere(small: Stored) -> None:
-    reader, asset, window = open_reader(), asset_of(small.path, small.shape), Window(100, 200, 300, 400)
+def test_a_reader_can_be_sent_elsewhere(new_reader: Callable[[], Reader], small: Stored) -> None:
+    reader, asset, window = new_reader(), asset_of(small.path, small.shape), Window(100, 200, 300, 400)
     reader.read("item", asset, window)  # with a file open
     there, sent = pickle.loads(pickle.dumps((reader, asset)))  # noqa: S301 - our own
-    assert isinstance(there, RasterioReader)
+    assert type(there) is type(reader)
     data, traffic = there.read("item", sent, window)
     np.testing.assert_array_equal(data, cut(small.dn, window))
-    assert traffic == open_reader().read("item", asset, window)[1]
+    anew = new_reader().read("item", asset, window)[1]
+    header = 1 if there.name == "cog" else 0  # which went along
+    assert traffic == Traffic(anew.requests - header, anew.bytes)
 
 
 def test_readers_by_name() -> None:
     for name in READERS:
         assert open_reader(name).name == name
-    with pytest.raises(ConfigError, match="unknown reader 'cog3': give one of rasterio"):
+    with pytest.raises(ConfigError, match="unknown reader 'cog3': give one of cog, rasterio"):
         open_reader("cog3")
 
 
@@ -216,29 +228,34 @@ def test_blocks_that_a_window_touches(height: int, width: int, block: int, data:
 
 
 @given(window=windows(700, 900))
-def test_traffic_is_that_of_the_touched_blocks(small: Stored, window: Window) -> None:
-    _, traffic = open_reader().read("item", asset_of(small.path, small.shape), window)
+def test_traffic_is_that_of_the_touched_blocks(
+    new_reader: Callable[[], Reader], small: Stored, window: Window
+) -> None:
+    _, traffic = new_reader().read("item", asset_of(small.path, small.shape), window)
     rows, columns = touched_blocks(window, (128, 128))
-    assert traffic.bytes == sum(small.block_bytes(row, column) for row in rows for column in columns)
-    assert traffic.requests == 1 + block_runs(window, (128, 128), 900)
+    blocks = sum(small.block_bytes(row, column) for row in rows for column in columns)
+    assert 0 <= traffic.bytes - blocks <= 8 * len(rows) * len(columns)  # GDAL frames blocks, and runs hold frames
+    assert 1 <= traffic.requests <= 1 + block_runs(window, (128, 128), 900)  # none for blocks without data
 
 
-def test_a_header_counts_once(small: Stored, tmp_path: Path) -> None:
+def test_a_header_counts_once(new_reader: Callable[[], Reader], small: Stored, tmp_path: Path) -> None:
     other = tmp_path / "other.tif"
     shutil.copy(small.path, other)
-    reader, window = open_reader(), Window(300, 300, 100, 100)
-    requests = [reader.read("item", asset_of(path, small.shape), window)[1].requests for path in [small.path] * 2]
+    reader = new_reader()
+    apart = [Window(256, 256, 256, 256), Window(256, 512, 256, 256), Window(512, 256, 188, 256)]
+
+    def requests(path: Path, window: Window) -> int:
+        return reader.read("item", asset_of(path, small.shape), window)[1].requests
+
+    found = [requests(small.path, window) for window in apart[:2]]
     with ThreadPoolExecutor(1) as elsewhere:
-        requests.append(
-            elsewhere.submit(reader.read, "item", asset_of(small.path, small.shape), window).result()[1].requests
-        )
-    requests.append(reader.read("item", asset_of(other, small.shape), window)[1].requests)
-    runs = block_runs(window, (128, 128), 900)
-    assert requests == [runs + 1, runs, runs, runs + 1]
+        found.append(elsewhere.submit(requests, small.path, apart[2]).result())
+    found.append(requests(other, apart[0]))
+    assert found == [3, 2, 2, 3]
 
 
-def test_blocks_without_data_cost_nothing(small: Stored) -> None:
-    reader, asset = open_reader(), asset_of(small.path, small.shape)
+def test_blocks_without_data_cost_nothing(new_reader: Callable[[], Reader], small: Stored) -> None:
+    reader, asset = new_reader(), asset_of(small.path, small.shape)
     assert small.block_bytes(0, 0) == 0
     data, traffic = reader.read("item", asset, Window(0, 0, 128, 128))
     assert not data.any()
@@ -250,12 +267,12 @@ def test_traffic_adds_up() -> None:
     assert sum([Traffic(1, 10), Traffic(2, 30)], Traffic()) == Traffic(3, 40)
 
 
-def test_layout(small: Stored, tmp_path: Path) -> None:
+def test_layout(new_reader: Callable[[], Reader], small: Stored, tmp_path: Path) -> None:
     sizes = [small.block_bytes(row, column) for row in range(6) for column in range(8)]
-    layout = open_reader().layout("item", asset_of(small.path, small.shape))
+    layout = new_reader().layout("item", asset_of(small.path, small.shape))
     assert layout == Layout((128, 128), pytest.approx(sum(sizes) / len(sizes)))
     with pytest.raises(ReadError, match=r"absent.tif"):
-        open_reader().layout("item", asset_of(tmp_path / "absent.tif", small.shape))
+        new_reader().layout("item", asset_of(tmp_path / "absent.tif", small.shape))
 
 
 # Files that cannot be read
@@ -309,29 +326,29 @@ UNREADABLE = {
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 @pytest.mark.parametrize("kind", UNREADABLE)
-def test_an_unreadable_file(small: Stored, tmp_path: Path, kind: str) -> None:
+def test_an_unreadable_file(new_reader: Callable[[], Reader], small: Stored, tmp_path: Path, kind: str) -> None:
     path = tmp_path / "red.tif"
     UNREADABLE[kind](small, path)
     with pytest.raises(ReadError) as caught:
-        open_reader().read("S2A_31TCJ", asset_of(path, small.shape), whole(small.shape))
+        new_reader().read("S2A_31TCJ", asset_of(path, small.shape), whole(small.shape))
     error = caught.value
     assert (error.item_id, error.asset, error.exit_code) == ("S2A_31TCJ", str(path), 6)
     assert all(part in str(error) for part in ("S2A_31TCJ", str(path), "on-error = skip")), str(error)
 
 
-def test_a_vrt_is_not_followed(small: Stored, tmp_path: Path) -> None:
+def test_a_vrt_is_not_followed(new_reader: Callable[[], Reader], small: Stored, tmp_path: Path) -> None:
     """An href is the catalog's word: it must not make us open whatever a VRT names."""
     as_driver("VRT")(small, tmp_path / "red.tif")
     with rasterio.open(tmp_path / "red.tif") as lured:  # GDAL itself would follow it
         assert lured.read(1).any()
     with pytest.raises(ReadError):
-        open_reader().read("item", asset_of(tmp_path / "red.tif", small.shape), whole(small.shape))
+        new_reader().read("item", asset_of(tmp_path / "red.tif", small.shape), whole(small.shape))
 
 
-def test_a_cut_file_gives_no_zeros(small: Stored, tmp_path: Path) -> None:
+def test_a_cut_file_gives_no_zeros(new_reader: Callable[[], Reader], small: Stored, tmp_path: Path) -> None:
     """Each window of it is right or an error."""
     truncated(small, tmp_path / "red.tif")
-    reader, outcomes = open_reader(), set()
+    reader, outcomes = new_reader(), set()
     for row in range(0, 700, 100):
         for column in range(0, 900, 100):
             window = Window(row, column, 100, 100)
@@ -356,32 +373,36 @@ def test_a_cut_file_gives_no_zeros(small: Stored, tmp_path: Path) -> None:
         ((700, 900), CORNER @ Affine.scale(2)),
     ],
 )
-def test_a_file_that_is_not_on_its_items_grid(small: Stored, shape: tuple[int, int], transform: Affine) -> None:
+def test_a_file_that_is_not_on_its_items_grid(
+    new_reader: Callable[[], Reader], small: Stored, shape: tuple[int, int], transform: Affine
+) -> None:
     with pytest.raises(ReadError) as caught:
-        open_reader().read("item", asset_of(small.path, shape, transform=transform), Window(0, 0, 10, 10))
+        new_reader().read("item", asset_of(small.path, shape, transform=transform), Window(0, 0, 10, 10))
     said = ("700 x 900", f"{shape[0]} x {shape[1]}", "item item", str(small.path), "does not describe this file")
     assert all(part in str(caught.value) for part in said), str(caught.value)
 
 
-def test_a_file_in_another_zone_than_its_item_says(small: Stored) -> None:
+def test_a_file_in_another_zone_than_its_item_says(new_reader: Callable[[], Reader], small: Stored) -> None:
     with pytest.raises(ReadError, match=r"small.tif"):
-        open_reader().read("item", asset_of(small.path, small.shape, crs="EPSG:32630"), Window(0, 0, 10, 10))
+        new_reader().read("item", asset_of(small.path, small.shape, crs="EPSG:32630"), Window(0, 0, 10, 10))
 
 
-def test_a_file_without_a_place(tmp_path: Path) -> None:
+def test_a_file_without_a_place(new_reader: Callable[[], Reader], tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         profile = {"driver": "GTiff", "height": 20, "width": 20, "count": 1, "dtype": "uint16"}
         with rasterio.open(tmp_path / "red.tif", "w", **profile) as file:
             file.write(np.ones((20, 20), np.uint16), 1)
     with pytest.raises(ReadError, match="does not describe this file"):
-        open_reader().read("item", asset_of(tmp_path / "red.tif", (20, 20)), Window(0, 0, 10, 10))
+        new_reader().read("item", asset_of(tmp_path / "red.tif", (20, 20)), Window(0, 0, 10, 10))
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 @pytest.mark.parametrize("kind", ["absent", "truncated", "a web page", "empty"])
-def test_the_same_reader_reads_a_repaired_file(small: Stored, tmp_path: Path, kind: str) -> None:
-    path, reader = tmp_path / "red.tif", open_reader()
+def test_the_same_reader_reads_a_repaired_file(
+    new_reader: Callable[[], Reader], small: Stored, tmp_path: Path, kind: str
+) -> None:
+    path, reader = tmp_path / "red.tif", new_reader()
     UNREADABLE[kind](small, path)
     asset = asset_of(path, small.shape)
     with pytest.raises(ReadError):
@@ -415,19 +436,25 @@ def path_of(href: str) -> str:
 
 @given(window=windows(700, 900))
 @settings(max_examples=30)
-def test_any_window_over_http(small: Stored, range_http: services.RangeServer, window: Window) -> None:
+def test_any_window_over_http(
+    new_reader: Callable[[], Reader], small: Stored, range_http: services.RangeServer, window: Window
+) -> None:
     place = range_http.directory / "any.tif"
     if not place.exists():
         shutil.copy(small.path, place)
-    data, _ = open_reader().read("item", asset_of(f"{range_http.url}/any.tif", small.shape), window)
+    data, _ = new_reader().read("item", asset_of(f"{range_http.url}/any.tif", small.shape), window)
     np.testing.assert_array_equal(data, cut(small.dn, window))
 
 
 @pytest.mark.parametrize("threads", [1, 4])
 def test_requests_and_bytes_are_what_the_reader_says(
-    large: Stored, served: Callable[[Stored, str], str], range_http: services.RangeServer, threads: int
+    new_reader: Callable[[], Reader],
+    large: Stored,
+    served: Callable[[Stored, str], str],
+    range_http: services.RangeServer,
+    threads: int,
 ) -> None:
-    reader = open_reader()
+    reader = new_reader()
     hrefs = [served(large, f"{threads}-{number}.tif") for number in range(3)]
     jobs = [(h, Window(y, x, 1024, 1024)) for y in (0, 1024) for x in (0, 1024) for h in hrefs]
     with ThreadPoolExecutor(threads) as pool:
@@ -440,9 +467,12 @@ def test_requests_and_bytes_are_what_the_reader_says(
 
 
 def test_single_blocks_cost_no_more_than_the_reader_says(
-    large: Stored, served: Callable[[Stored, str], str], range_http: services.RangeServer
+    new_reader: Callable[[], Reader],
+    large: Stored,
+    served: Callable[[Stored, str], str],
+    range_http: services.RangeServer,
 ) -> None:
-    reader, href = open_reader(), served(large, "blocks.tif")
+    reader, href = new_reader(), served(large, "blocks.tif")
     said = Traffic()
     for row in range(0, 2048, 512):
         for column in range(0, 2048, 512):
@@ -452,50 +482,63 @@ def test_single_blocks_cost_no_more_than_the_reader_says(
 
 
 def test_nothing_but_the_file_is_asked_for(
-    large: Stored, served: Callable[[Stored, str], str], range_http: services.RangeServer
+    new_reader: Callable[[], Reader],
+    large: Stored,
+    served: Callable[[Stored, str], str],
+    range_http: services.RangeServer,
 ) -> None:
     """No side-car, no listing of the folder: each would be a request, and a 404 to explain."""
     href = served(large, "alone.tif")
-    open_reader().read("item", asset_of(href, large.shape), Window(0, 0, 512, 512))
+    new_reader().read("item", asset_of(href, large.shape), Window(0, 0, 512, 512))
     assert {request.path for request in range_http.requests} == {path_of(href)}
 
 
 @pytest.mark.parametrize("status", [403, 404])
 def test_an_address_that_is_refused(
-    small: Stored, served: Callable[[Stored, str], str], range_http: services.RangeServer, status: int
+    new_reader: Callable[[], Reader],
+    small: Stored,
+    served: Callable[[Stored, str], str],
+    range_http: services.RangeServer,
+    status: int,
 ) -> None:
     href = served(small, f"{status}.tif")
     range_http.fail(path_of(href), status)
     with pytest.raises(ReadError) as caught:
-        open_reader().read("S2A_31TCJ", asset_of(href, small.shape), Window(0, 0, 10, 10))
+        new_reader().read("S2A_31TCJ", asset_of(href, small.shape), Window(0, 0, 10, 10))
     assert (caught.value.item_id, caught.value.asset) == ("S2A_31TCJ", href)
     assert all(part in str(caught.value) for part in (href, "S2A_31TCJ", str(status), "Run again"))
 
 
 def test_a_body_that_ends_too_early(
-    large: Stored, served: Callable[[Stored, str], str], range_http: services.RangeServer
+    new_reader: Callable[[], Reader],
+    large: Stored,
+    served: Callable[[Stored, str], str],
+    range_http: services.RangeServer,
 ) -> None:
     href = served(large, "short.tif")
     range_http.truncate(path_of(href), 40_000)
     with pytest.raises(ReadError, match=r"short.tif of item item"):
-        open_reader().read("item", asset_of(href, large.shape), Window(1024, 1024, 1024, 1024))
+        new_reader().read("item", asset_of(href, large.shape), Window(1024, 1024, 1024, 1024))
 
 
-def test_a_page_in_place_of_a_file(range_http: services.RangeServer) -> None:
+def test_a_page_in_place_of_a_file(new_reader: Callable[[], Reader], range_http: services.RangeServer) -> None:
     range_http.reset()
     (range_http.directory / "page.tif").write_text("<!DOCTYPE html><html>Sign in</html>")
     with pytest.raises(ReadError, match=r"page.tif"):
-        open_reader().read("item", asset_of(f"{range_http.url}/page.tif", (700, 900)), Window(0, 0, 10, 10))
+        new_reader().read("item", asset_of(f"{range_http.url}/page.tif", (700, 900)), Window(0, 0, 10, 10))
 
 
 def test_a_server_that_is_busy_for_a_moment_is_asked_again(
-    small: Stored, served: Callable[[Stored, str], str], range_http: services.RangeServer
+    new_reader: Callable[[], Reader],
+    small: Stored,
+    served: Callable[[Stored, str], str],
+    range_http: services.RangeServer,
 ) -> None:
     href = served(small, "busy.tif")
     range_http.fail(path_of(href), 503)
     timer = threading.Timer(0.3, range_http.statuses.clear)
     timer.start()
-    data, _ = open_reader().read("item", asset_of(href, small.shape), whole(small.shape))
+    data, _ = new_reader().read("item", asset_of(href, small.shape), whole(small.shape))
     timer.join()
     np.testing.assert_array_equal(data, small.dn)
     assert {503, 206} <= {request.status for request in range_http.requests}
@@ -503,10 +546,14 @@ def test_a_server_that_is_busy_for_a_moment_is_asked_again(
 
 @pytest.mark.parametrize("fault", [403, 404, "short"])
 def test_the_same_reader_reads_a_repaired_address(
-    small: Stored, served: Callable[[Stored, str], str], range_http: services.RangeServer, fault: int | str
+    new_reader: Callable[[], Reader],
+    small: Stored,
+    served: Callable[[Stored, str], str],
+    range_http: services.RangeServer,
+    fault: int | str,
 ) -> None:
     """A failure of the origin must not outlast itself: a session, or a worker, lives on."""
-    href, reader = served(small, f"repaired-{fault}.tif"), open_reader()
+    href, reader = served(small, f"repaired-{fault}.tif"), new_reader()
     if fault == "short":
         range_http.truncate(path_of(href), 20_000)
     else:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import requests
+    from obstore.store import S3Credential
 
 RENEW_S: Final = 60.0
 """A token is renewed this long before it expires, as Microsoft's SDK does it: a read that began still ends."""
@@ -142,17 +143,27 @@ def open_access(href: str, refused: str = "") -> Opening:
 
 
 def bucket_options(address: Address) -> dict[str, str | bool]:
-    """How obstore opens the bucket of an address: in full, so that nothing of the surroundings is added."""
+    """How obstore opens the bucket of an address, but for keys: in full, so that nothing around is added."""
     if address.kind == "az":
         return {"account_name": os.environ["AZURE_STORAGE_ACCOUNT"], "skip_signature": True}
     if address.kind == "gs":
-        return {"skip_signature": True}
-    rule, keys = address.rule, address.keys
-    options: dict[str, str | bool] = {"skip_signature": not keys, **_s3_place(rule)}
-    options |= {name.removeprefix("AWS_").lower(): value for name, value in keys.items() if value}
-    if rule is not None and rule.signing == "requester-pays":
-        options["request_payer"] = True
-    return options
+        endpoint = os.environ.get("CPL_GS_ENDPOINT", "").rstrip("/")  # as GDAL has it
+        return {"skip_signature": True, **({"base_url": endpoint, "allow_http": True} if endpoint else {})}
+    rule = address.rule
+    pays = rule is not None and rule.signing == "requester-pays"
+    return {"skip_signature": not address.keys, "request_payer": pays, **_s3_place(rule)}
+
+
+def bucket_keys(address: Address) -> S3Credential | None:
+    """The keys to a bucket, whole: what is not among them is not taken from elsewhere."""
+    if not address.keys:
+        return None
+    return {
+        "access_key_id": address.keys["AWS_ACCESS_KEY_ID"],
+        "secret_access_key": address.keys["AWS_SECRET_ACCESS_KEY"],
+        "token": address.keys["AWS_SESSION_TOKEN"] or None,
+        "expires_at": None,
+    }
 
 
 def _s3_place(rule: Access | None) -> dict[str, str | bool]:

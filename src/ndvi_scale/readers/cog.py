@@ -95,6 +95,11 @@ class CogReader:
         span = int(header.offsets[number]), int(header.sizes[number])
         return state.loop.run(state.fetcher.get(asset.href, *span)).result()
 
+    def forget(self, asset: Asset) -> None:
+        """Keep nothing of a file."""
+        state = self._here()
+        state.loop.run(state.forget(asset.href))
+
     def _unfit_for(self, asset: Asset) -> str:
         """Why an asset is not read here, or an empty string where it may be."""
         return "not TIFF" if "jp2" in asset.media_type else self._unfit.get(asset.href, "")
@@ -137,9 +142,15 @@ class CogReading:
     def result(self) -> tuple[NDArray[np.generic], Traffic]:
         """See `Reading.result`."""
         try:
-            plan = self._next()
+            return self._result()
         except UnfitError:
             return self._reader.elsewhere(self.item_id, self.asset, self.window)
+        except Exception:
+            self._reader.forget(self.asset)  # the next try is to see the file as it then is
+            raise
+
+    def _result(self) -> tuple[NDArray[np.generic], Traffic]:
+        plan = self._next()
         if not isinstance(plan, _Plan):
             raise TypeError(f"the first to arrive is {plan!r}, no plan")
         _check_grid(plan.header, self.item_id, self.asset)
@@ -283,6 +294,12 @@ class _State:
             del self._headers[next(iter(self._headers))]
         return header
 
+    async def forget(self, href: str) -> None:
+        """Keep neither header nor blocks of a file."""
+        self._headers.pop(href, None)
+        for key in [key for key in self._kept if key[0] == href]:
+            self._drop(key)
+
     def _look_up(
         self, href: str, header: Header, window: Window, blocks: Iterable[Block]
     ) -> tuple[list[tuple[Block, _Kept]], list[Block]]:
@@ -343,13 +360,12 @@ class _State:
 
 
 async def _hand_over(reading: CogReading, block: Block, kept: _Kept) -> None:
-    data = kept.data
+    data, place = kept.data, kept.place  # both are others once the run has come
     if isinstance(data, asyncio.Task):
         try:
-            data = await asyncio.shield(data)
+            data = (await asyncio.shield(data))[place]
         except FetchError as error:
             raise _BlockFetchError(block, error) from None
-        data = data[kept.place]
     reading.arrived.put(_Arrived(block, data))
 
 

@@ -22,7 +22,7 @@ from obstore.store import AzureStore, GCSStore, S3Store
 from pyreqwest.client import ClientBuilder
 from pyreqwest.exceptions import PyreqwestError
 
-from ndvi_scale.access import bucket_options
+from ndvi_scale.access import bucket_keys, bucket_options
 from ndvi_scale.hrefs import is_remote, refusal
 from ndvi_scale.readers.patience import REDIRECTS, REQUESTS, REQUESTS_PER_HOST, RUN_BYTES, Patience
 
@@ -220,8 +220,7 @@ def _reason(error: PyreqwestError) -> str:
 
 def _from_bucket(address: Address, patience: Patience, start: int, length: int) -> memoryview:
     parts = urlsplit(address.url)
-    options = tuple(sorted(bucket_options(address).items()))
-    store = _bucket(address.kind, parts.netloc, options, patience)
+    store = _bucket(address.kind, parts.netloc, _Options(address), patience)
     try:
         return memoryview(obstore.get_range(store, parts.path.lstrip("/"), start=start, length=length))
     except FileNotFoundError:
@@ -246,10 +245,27 @@ def _bucket_error(error: Exception, start: int) -> RangeError:
     return RangeError(_URL.sub("", first).strip(), final=final)
 
 
+class _Options:
+    """What a bucket is opened with, by value: new keys make a new store."""
+
+    def __init__(self, address: Address) -> None:
+        self.config: Any = bucket_options(address)
+        self.keys = bucket_keys(address)
+
+    def _values(self) -> tuple[Any, ...]:
+        return (*sorted(self.config.items()), *(self.keys or {}).values())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Options) and self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash(self._values())
+
+
 @lru_cache(maxsize=64)
-def _bucket(kind: str, place: str, options: tuple[tuple[str, str | bool], ...], patience: Patience) -> ObjectStore:
-    config: Any = dict(options)
-    common: dict[str, Any] = {
+def _bucket(kind: str, place: str, options: _Options, patience: Patience) -> ObjectStore:
+    config: Any = dict(options.config)
+    common: Any = {
         "retry_config": {"max_retries": 0},
         "client_options": {
             "connect_timeout": timedelta(seconds=patience.connect),
@@ -257,11 +273,13 @@ def _bucket(kind: str, place: str, options: tuple[tuple[str, str | bool], ...], 
             "allow_http": config.pop("allow_http", False),
         },
     }
-    if kind == "s3":
-        return S3Store(place, config=config, **common)
     if kind == "gs":
         return GCSStore(place, config=config, **common)
-    return AzureStore(place, config=config, **common)
+    if kind == "az":
+        return AzureStore(place, config=config, **common)
+    if options.keys:
+        common["credential_provider"] = partial(dict, options.keys)
+    return S3Store(place, config=config, **common)
 
 
 def _from_disk(path: Path, start: int, length: int) -> memoryview:
@@ -272,4 +290,5 @@ def _from_disk(path: Path, start: int, length: int) -> memoryview:
     except FileNotFoundError as error:
         raise RangeError(str(error.strerror), status=HTTPStatus.NOT_FOUND, lasting=True) from None
     except OSError as error:
-        raise RangeError(str(error.strerror), final=True) from None
+        no_file = isinstance(error, IsADirectoryError | NotADirectoryError)
+        raise RangeError(str(error.strerror), final=True, lasting=no_file) from None
