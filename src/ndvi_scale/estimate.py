@@ -7,6 +7,7 @@ import os
 import re
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from heapq import nlargest
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -15,10 +16,11 @@ import psutil
 from ndvi_scale.access import require_keys
 from ndvi_scale.errors import ConfigError, ReadError
 from ndvi_scale.granules import scl_factor
-from ndvi_scale.lattice import Window, in_strips
+from ndvi_scale.lattice import COG_BLOCK, Window, in_strips
 from ndvi_scale.placement import cell_factor, source_strips
 from ndvi_scale.readers import (
     CACHE_BYTES,
+    DEFAULT_READER,
     FILE_BYTES,
     OPEN_FILES,
     Layout,
@@ -78,7 +80,7 @@ def estimate_plan(plan: Plan, reader: Reader) -> Estimate:
     return Estimate(
         traffic=sum(_traffic(plan, layouts), headers),
         output_bytes=sum(map(plan.region_pixels, plan.regions())) * np.dtype(plan.config.dtype).itemsize,
-        region_memory=region_memory(plan),
+        region_memory=region_memory(plan, reader.name),
     )
 
 
@@ -178,22 +180,79 @@ def _runs(numbers: Sequence[int], block_bytes: float) -> int:
     return requests
 
 
-def region_memory(plan: Plan) -> int:
-    """Upper bound of the bytes one region takes while it is computed and written.
+def region_memory(plan: Plan, reader: str = DEFAULT_READER) -> int:
+    """Upper bound of the bytes one region takes while it is read (by a reader of that name), computed and written.
 
-    A pixel: the layer, a granule's NDVI and the one before it (which Python has not let go yet); red, nir and
-    SCL of both; two boolean masks. Writing takes less: the layer, its bytes and its compressed form. Where pixels
-    are not native ones, the native ones that they are made of, too. Beside that, what the worker's open files keep.
+    A pixel: the layer, a granule's NDVI and the one before it, if any (which Python has not let go yet); red, nir
+    and SCL of both; boolean masks (four, measured). Writing takes less: the layer, its bytes and its compressed form. Where pixels
+    are not native ones, the native ones that they are made of, too. Beside that, blocks that are still packed, or
+    what the worker's open files keep.
     """
+    packed = _packed_bytes(plan) if reader == DEFAULT_READER else 0
+    return _pixel_bytes(plan) + _files_bytes(plan, reader) + packed
+
+
+def _pixel_bytes(plan: Plan) -> int:
     height, width = plan.lattice.chunk_shape
-    return math.ceil(height * width * _bytes_a_pixel(plan)) + _source_bytes(plan) + OPEN_FILES * FILE_BYTES
+    return math.ceil(height * width * _bytes_a_pixel(plan)) + _source_bytes(plan)
+
+
+def _files_bytes(plan: Plan, reader: str) -> int:
+    """What files that a worker keeps open take; the reader of COGs has none of its own, but JP2 is read by GDAL."""
+    return 0 if reader == DEFAULT_READER and not any(map(_is_jp2, plan.granules)) else OPEN_FILES * FILE_BYTES
+
+
+def _is_jp2(granule: Granule) -> bool:
+    return "jp2" in granule.red.media_type
+
+
+def _packed_bytes(plan: Plan) -> int:
+    """Most bytes of blocks that wait for one region to unpack them, as if packing made them no smaller.
+
+    Those of the reads that may be on their way at once, and the block in work.
+    """
+    grids = {granule.red.geobox: granule for granule in plan.granules if not _is_jp2(granule)}
+    numbers = {grid: number for number, grid in enumerate(grids)}
+    of_row = [numbers.get(granule.red.geobox) for granule in plan.granules]
+    read = {(r.iy, r.ix, tuple(of_row[row] for row in rows)) for r, rows in plan.index.items()}
+    granules, most = list(grids.values()), 0
+    for iy, ix, own in read:
+        sizes = [
+            _blocks_bytes(strip.placed.native, granules[number])
+            for number in own
+            if number is not None
+            for strip in source_strips(
+                plan.lattice.geobox, plan.lattice.window(iy, ix), granules[number].red.geobox
+            )
+        ]
+        most = max(most, sum(nlargest(_reads_at_once(plan), sizes)))
+    return most + 2 * COG_BLOCK**2
+
+
+def _reads_at_once(plan: Plan) -> int:
+    """A granule and the next; where granules are read in strips, two of these and the next granule's first."""
+    return 2 if plan.lattice.geobox.resolution == plan.granules[0].red.geobox.resolution else 3
+
+
+def _blocks_bytes(window: Window, granule: Granule) -> int:
+    """Unpacked bytes of the blocks of red, nir and SCL that a window of native pixels touches."""
+    factor = scl_factor(granule.red.geobox, granule.scl.geobox)
+    coarse = window.coarser(factor)
+    return 4 * _blocks_area(window, granule.red.geobox) + _blocks_area(coarse, granule.scl.geobox)
+
+
+def _blocks_area(window: Window, image: GeoBox) -> int:
+    rows, columns = touched_blocks(window, (COG_BLOCK, COG_BLOCK))
+    height = min(rows.stop * COG_BLOCK, image.shape.y) - rows.start * COG_BLOCK
+    return height * (min(columns.stop * COG_BLOCK, image.shape.x) - columns.start * COG_BLOCK)
 
 
 def _bytes_a_pixel(plan: Plan) -> float:
     item = np.dtype(plan.config.dtype).itemsize
     granule = plan.granules[0]
     factor = scl_factor(granule.red.geobox, granule.scl.geobox) if _is_native(plan) else 1
-    return 3 * item + 2 * (2 + 2 + 1 / factor**2) + 2
+    held = min(2, max(map(len, plan.index.values())))
+    return item + held * (item + 2 + 2 + 1 / factor**2) + 4
 
 
 def _is_native(plan: Plan) -> bool:
@@ -250,7 +309,9 @@ def default_workers() -> int:
     return min(8, 2 * cores)
 
 
-def regions_in_flight(plan: Plan, workers: int | None = None, limit: int | None = None) -> int:
+def regions_in_flight(
+    plan: Plan, workers: int | None = None, limit: int | None = None, reader: str = DEFAULT_READER
+) -> int:
     """How many regions may be computed at once within `limit` bytes; at most `workers`.
 
     By default `default_workers` and 80 % of the memory that is free. Raises ConfigError when not even one
@@ -258,17 +319,29 @@ def regions_in_flight(plan: Plan, workers: int | None = None, limit: int | None 
     """
     workers = workers or default_workers()
     limit = limit or int(psutil.virtual_memory().available * FREE_SHARE)
-    memory = region_memory(plan)
+    memory = region_memory(plan, reader)
     fitting = (limit - READER_BYTES) // memory
     if fitting >= 1:
         return min(workers, fitting)
     height, width = plan.lattice.chunk_shape
-    fixed = READER_BYTES + OPEN_FILES * FILE_BYTES
-    per_pixel = (memory - OPEN_FILES * FILE_BYTES) / (height * width)
-    side = math.sqrt(max(limit - fixed, 0) / per_pixel)
-    smaller = int(side) // 256 * 256
+    smaller = _fitting_chunk(plan, limit - READER_BYTES, reader)
     remedy = f"use chunk = {smaller}, or" if smaller else "give"
     raise ConfigError(
         f"one region of {height} x {width} pixels takes {math.ceil(memory / 2**20)} MiB and the reader's cache "
         f"{READER_BYTES >> 20} MiB, the memory limit is {limit / 2**20:.3g} MiB: {remedy} more memory"
     )
+
+
+def _fitting_chunk(plan: Plan, limit: int, reader: str) -> int:
+    """The largest chunk of which one region takes no more than `limit` bytes; 0 if none does."""
+    height, width = plan.lattice.chunk_shape
+    a_pixel = _pixel_bytes(plan) / (height * width)
+    fixed, packed = _files_bytes(plan, reader), reader == DEFAULT_READER
+    native = plan.lattice.geobox.resolution.x / plan.granules[0].red.geobox.resolution.x
+    for side in range(min(math.isqrt(height * width), plan.config.chunk - 1) // 256 * 256, 0, -256):
+        read = math.ceil(side * native)
+        window = Window(COG_BLOCK - 1, COG_BLOCK - 1, read, read)  # no other touches more blocks
+        waiting = _reads_at_once(plan) * max(_blocks_bytes(window, granule) for granule in plan.granules)
+        if side**2 * a_pixel + fixed + packed * (waiting + 2 * COG_BLOCK**2) <= limit:
+            return side
+    return 0
