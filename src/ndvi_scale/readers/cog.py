@@ -71,6 +71,14 @@ class CogReader:
         """See `Reader.read`."""
         return self.start(item_id, asset, window).result()
 
+    def learn(self, assets: Iterable[Asset]) -> None:
+        """Read the headers of many files, all at once, so that a reader that is sent to workers brings them along.
+
+        What cannot be read is left for the read of a window to say.
+        """
+        state = self._here()
+        state.loop.run(state.learn([asset for asset in assets if not self._unfit_for(asset)])).result()
+
     def layout(self, item_id: str, asset: Asset) -> Layout:
         """See `Reader.layout`."""
         if self._unfit_for(asset):
@@ -270,8 +278,11 @@ class _State:
         for block in missing:
             if not header.sizes[header.number(*block)]:
                 reading.arrived.put(_Arrived(block, None))
-        fetched = [self._fetch_run(reading, header, run) for run in runs]
-        await asyncio.gather(*fetched, *(_hand_over(reading, block, kept) for block, kept in found))
+        begun = [self._begin_run(reading, header, run) for run in runs]  # now: who looks next is to find them
+        await asyncio.gather(
+            *(self._end_run(reading, run, *parts) for run, parts in zip(runs, begun, strict=True)),
+            *(_hand_over(reading, block, kept) for block, kept in found),
+        )
 
     async def header(self, asset: Asset) -> Header:
         """The header of a file, read once. Raises FetchError, HeaderError, UnfitError."""
@@ -293,6 +304,10 @@ class _State:
         if len(self._headers) > HEADERS:
             del self._headers[next(iter(self._headers))]
         return header
+
+    async def learn(self, assets: Iterable[Asset]) -> None:
+        """Read headers; errors are for later."""
+        await asyncio.gather(*(self.header(asset) for asset in assets), return_exceptions=True)
 
     async def forget(self, href: str) -> None:
         """Keep neither header nor blocks of a file."""
@@ -318,10 +333,16 @@ class _State:
                 self._kept.move_to_end((href, block))
         return found, missing
 
-    async def _fetch_run(self, reading: CogReading, header: Header, run: _Run) -> None:
+    def _begin_run(
+        self, reading: CogReading, header: Header, run: _Run
+    ) -> tuple[asyncio.Task[memoryview], dict[Block, _Kept]]:
+        task = asyncio.create_task(self.fetcher.get(reading.asset.href, run.start, run.stop - run.start))
+        return task, {block: self._keep(reading, header, block, run, task) for block in run.blocks}
+
+    async def _end_run(
+        self, reading: CogReading, run: _Run, task: asyncio.Task[memoryview], mine: dict[Block, _Kept]
+    ) -> None:
         href = reading.asset.href
-        task = asyncio.create_task(self.fetcher.get(href, run.start, run.stop - run.start))
-        mine = {block: self._keep(reading, header, block, run, task) for block in run.blocks}
         try:
             data = await task
             _whole(data, run)
