@@ -184,9 +184,9 @@ def region_memory(plan: Plan, reader: str = DEFAULT_READER) -> int:
     """Upper bound of the bytes one region takes while it is read (by a reader of that name), computed and written.
 
     A pixel: the layer, a granule's NDVI and the one before it, if any (which Python has not let go yet); red, nir
-    and SCL of both; boolean masks (four, measured). Writing takes less: the layer, its bytes and its compressed form. Where pixels
-    are not native ones, the native ones that they are made of, too. Beside that, blocks that are still packed, or
-    what the worker's open files keep.
+    and SCL of both; boolean masks (four, measured). Writing takes less: the layer, its bytes and its compressed
+    form. Where pixels are not native ones, the native ones that they are made of, too. Beside that, blocks that
+    are still packed, or what the worker's open files keep.
     """
     packed = _packed_bytes(plan) if reader == DEFAULT_READER else 0
     return _pixel_bytes(plan) + _files_bytes(plan, reader) + packed

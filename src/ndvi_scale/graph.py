@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +16,7 @@ from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import DTypeLike, NDArray
 
@@ -45,7 +46,8 @@ class PlanGraph:
 
     def __init__(self, plan: Plan, reader: Reader) -> None:
         self._plan = plan
-        self._token = tokenize(plan.id, reader.name)  # readers differ in speed, never in DN
+        # Dask takes arrays of one name for one graph. All of the index is numbers: its hash is the same anywhere.
+        self._token = tokenize(plan.id, hash(tuple(plan.index.items())), reader)
         self._layers: dict[str, dict[Any, Any]] = {}
         self._needs: dict[str, set[str]] = {}
         self._shared: Shared | TaskRef = Shared(plan, reader)
@@ -54,33 +56,43 @@ class PlanGraph:
             self._add(name, {name: DataNode(name, self._shared)}, set())
             self._shared = TaskRef(name)
 
-    def compute(self, name: str, function: Callable[..., NDArray[Any]]) -> str:
-        """Add ``function(shared, layer, iy, ix)`` of every region that granules touch; returns the layer's name."""
+    def compute(
+        self, name: str, function: Callable[..., NDArray[Any]], nothing: Callable[[int, int], NDArray[Any]]
+    ) -> str:
+        """Add ``function(shared, layer, iy, ix)`` for every region, ``nothing(height, width)`` where no granule is.
+
+        Returns the name of the layer.
+        """
         name = f"{name}-{self._token}"
-        tasks = {key: Task(key, function, self._shared, *key[1:]) for key in self._keys(name)}
+        _, heights, widths = self._sides
+        tasks: dict[Any, Any] = {}
+        for place in self._places():
+            key = (name, *place)
+            if place in self._plan.index:
+                tasks[key] = Task(key, function, self._shared, *place)
+            else:
+                tasks[key] = Task(key, nothing, heights[place[1]], widths[place[2]])
         return self._add(name, tasks, set(self._layers))
 
     def take(self, name: str, layer: str, function: Callable[..., NDArray[Any]], *args: Any) -> str:
         """Add ``function(result, *args)`` of every result of a layer; returns the new layer's name."""
         name = f"{name}-{self._token}"
-        tasks = {key: Task(key, function, TaskRef((layer, *key[1:])), *args) for key in self._keys(name)}
-        return self._add(name, tasks, {layer})
+        keys = [(name, *place) for place in self._places()]
+        return self._add(name, {k: Task(k, function, TaskRef((layer, *k[1:])), *args) for k in keys}, {layer})
 
-    def array(self, layer: str, dtype: DTypeLike, fill: float) -> da.Array:
-        """The array whose chunks are a layer's results of shape (1, y, x), and `fill` where no granule is."""
-        layers, height, width = self._plan.shape
-        sides = normalize_chunks((1, *self._plan.lattice.chunk_shape), shape=(layers, height, width))
-        tasks = self._layers[layer]
-        for place in product(*(range(len(axis)) for axis in sides)):
-            key = (layer, *place)
-            if key not in tasks:
-                shape = tuple(axis[i] for axis, i in zip(sides, place, strict=True))
-                tasks[key] = Task(key, np.full, shape, fill, dtype)
+    def array(self, layer: str, dtype: DTypeLike) -> da.Array:
+        """The array whose chunks are a layer's results of shape (1, y, x)."""
         graph = HighLevelGraph(dict(self._layers), dict(self._needs))
-        return da.Array(graph, layer, sides, meta=np.empty((0, 0, 0), dtype))  # pyright: ignore[reportCallIssue]
+        return da.Array(graph, layer, self._sides, meta=np.empty((0, 0, 0), dtype))  # pyright: ignore[reportCallIssue]
 
-    def _keys(self, name: str) -> list[tuple[Any, ...]]:
-        return [(name, *region) for region in self._plan.index]
+    @cached_property
+    def _sides(self) -> tuple[tuple[int, ...], ...]:
+        """Lengths of the chunks along each dimension."""
+        layers, height, width = self._plan.shape
+        return normalize_chunks((1, *self._plan.lattice.chunk_shape), shape=(layers, height, width))
+
+    def _places(self) -> Iterator[tuple[int, ...]]:
+        return product(*(range(len(lengths)) for lengths in self._sides))
 
     def _add(self, name: str, tasks: dict[Any, Any], needs: set[str]) -> str:
         self._layers[name], self._needs[name] = tasks, needs

@@ -41,7 +41,7 @@ def open_ndvi(plan: Plan, *, reader: Reader | None = None) -> xr.DataArray:
     those of the stored cube. `reader`: what reads the assets; `cog` by default.
     """
     graph = PlanGraph(plan, reader or open_reader())
-    array = graph.array(graph.compute("ndvi", _ndvi_chunk), np.float32, np.nan)
+    array = graph.array(graph.compute("ndvi", _ndvi_chunk, _no_ndvi), np.float32)
     return xr.DataArray(array, dims=("time", "y", "x"), coords=_coords(plan), attrs=_ndvi_attrs(), name="ndvi")
 
 
@@ -55,11 +55,11 @@ def load_bands(plan: Plan, *, reader: Reader | None = None) -> xr.Dataset:
     code (5e-5).
     """
     graph = PlanGraph(plan, reader or open_reader())
-    stacks = graph.compute("bands", _bands_chunk)
+    stacks = graph.compute("bands", _bands_chunk, _no_bands)
     variables = {}
     for position, (band, name) in enumerate(_BAND_NAMES.items()):
-        dtype, fill = (np.dtype(np.uint8), 0) if band == "scl" else (np.dtype(np.float32), np.nan)
-        array = graph.array(graph.take(band, stacks, _take_band, position, dtype), dtype, fill)
+        dtype = np.dtype(np.uint8 if band == "scl" else np.float32)
+        array = graph.array(graph.take(band, stacks, _take_band, position, dtype), dtype)
         attrs = {"long_name": name, "units": "1", "grid_mapping": cf.GRID_MAPPING}
         variables[band] = (("time", "y", "x"), array, attrs)
     return xr.Dataset(variables, coords=_coords(plan), attrs={"title": "Sentinel-2 bands, one layer a solar day"})
@@ -70,9 +70,19 @@ def _ndvi_chunk(shared: Shared, *region: int) -> NDArray[np.float32]:
     return _decoded(data["ndvi"])[np.newaxis]
 
 
+def _no_ndvi(height: int, width: int) -> NDArray[np.float32]:
+    return np.full((1, height, width), np.nan, np.float32)
+
+
 def _bands_chunk(shared: Shared, *region: int) -> NDArray[np.int16]:
     bands = merged_bands(shared.plan, Region(*region), shared.reader)
     return np.stack([bands[band].astype(np.int16) for band in _BAND_NAMES])
+
+
+def _no_bands(height: int, width: int) -> NDArray[np.int16]:
+    nothing = np.full((len(_BAND_NAMES), height, width), FILL_CODE, np.int16)
+    nothing[-1] = 0  # SCL
+    return nothing
 
 
 def _take_band(stack: NDArray[np.int16], position: int, dtype: np.dtype[Any]) -> NDArray[Any]:
