@@ -112,7 +112,7 @@ def misaligned(plan: Plan) -> Plan:
     """The same tile on a lattice that begins between its blocks, as a neighbour's does."""
     old = plan.lattice.geobox
     height, width = old.shape
-    corner = old.affine * Affine.translation(-NEIGHBOUR, -NEIGHBOUR)
+    corner = old.affine @ Affine.translation(-NEIGHBOUR, -NEIGHBOUR)
     lattice = Lattice(GeoBox((height + NEIGHBOUR, width + NEIGHBOUR), corner, old.crs), plan.lattice.chunk)
     (granule,) = plan.granules
     return replace(

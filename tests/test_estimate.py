@@ -126,8 +126,8 @@ def kept_case(block_bytes: float, **plan: Any) -> Traffic:
 def test_kept_blocks_are_counted_once() -> None:
     """400 x 400 in regions of 160: 16 blocks of red and of nir, 4 of SCL, each once.
 
-    Columns 0 to 159 want block columns 0 and 1, then 2 and 3 are missing, then none; rows likewise: 4 regions of
-    the 9 ask, for two rows of two blocks each. Of SCL, whose blocks are 200 pixels of red wide, they ask for one block.
+    Columns 0 to 159 want block columns 0 and 1, then 2 and 3 are missing, then none; rows likewise. So 4 of the
+    9 regions ask, for two rows of two blocks each, and of SCL (blocks 200 pixels of red wide) for one block.
     """
     assert kept_case(1000.0, shape=(400, 400), chunk=160) == Traffic(2 * 8 + 4, (2 * 16 + 4) * 1000)
 
