@@ -113,7 +113,7 @@ def misaligned(plan: Plan) -> Plan:
     old = plan.lattice.geobox
     height, width = old.shape
     corner = old.affine @ Affine.translation(-NEIGHBOUR, -NEIGHBOUR)
-    lattice = Lattice(GeoBox((height + NEIGHBOUR, width + NEIGHBOUR), corner, old.crs), plan.lattice.chunk)
+    lattice = Lattice(GeoBox((height + NEIGHBOUR, width + NEIGHBOUR), corner, old.crs), plan.lattice.side)
     (granule,) = plan.granules
     return replace(
         plan,
@@ -199,7 +199,7 @@ def strips(pixels: int) -> Order:
     """Down strips of this many pixels, row after row."""
 
     def order(plan: Plan) -> Sequence[Region]:
-        wide = max(1, pixels // plan.lattice.chunk)
+        wide = max(1, pixels // plan.lattice.side)
         return sorted(plan.regions(), key=lambda r: (r.ix // wide, r.iy, r.ix))
 
     return order

@@ -183,10 +183,11 @@ def plan_of(geobox: GeoBox, chunk: int, href: Any, granules: int, layers: int, s
         time = dt.datetime(2021, 1, 1, 10, tzinfo=dt.UTC) + dt.timedelta(days=day, minutes=minute)
         bands = {band: asset(number, band) for band in ("red", "nir", "scl")}
         found.append(Granule(f"g{number:03}", time, "sentinel-2a", "31TCJ", "", (3, 1), "", **bands))
-    lattice = Lattice(geobox, chunk)
+    config = RunConfig(chunk=chunk, **settings)
+    lattice = Lattice(geobox, config.object_side)
     rows, columns = lattice.objects
     return Plan(
-        config=RunConfig(chunk=chunk, **settings),
+        config=config,
         lattice=lattice,
         days=tuple(dt.date(2021, 1, 1) + dt.timedelta(days=layer) for layer in range(layers)),
         granules=tuple(found),
@@ -271,7 +272,7 @@ def resampled(plan: Plan, crs: str, factor: int) -> Plan:
     middle = 300_000 + 5 * wide, 4_900_020 - 5 * wide
     x, y = Transformer.from_crs(32631, crs, always_xy=True).transform(*middle)
     left, top = round((x - side * step / 2) / step) * step, round((y + side * step / 2) / step) * step
-    lattice = Lattice(GeoBox((side, side), Affine(step, 0, left, 0, -step, top), crs), plan.lattice.chunk)
+    lattice = Lattice(GeoBox((side, side), Affine(step, 0, left, 0, -step, top), crs), plan.lattice.side)
     small = GeoBox((wide // 2, wide // 2), native.affine @ Affine.scale(2), native.crs)
     granules = tuple(
         dataclasses.replace(
@@ -292,7 +293,7 @@ def stored_case(case: dict[str, Any], folder: Path) -> tuple[Plan, Plan, Any]:
         return str(folder / f"{number}-{band}.tif")
 
     geobox = GeoBox((case["size"],) * 2, Affine(10, 0, 300_000, 0, -10, 4_900_020), "EPSG:32631")
-    plan = plan_of(geobox, case["chunk"], href, 1, 8, {})
+    plan = plan_of(geobox, case["chunk"], href, 1, 8, {"shard": case["shard"]})
     corner = plan_of(geobox, 64, href, 1, 4, {})
     few = {region: rows for region, rows in corner.index.items() if region.iy == region.ix == 0}
     warm = Plan(corner.config, corner.lattice, corner.days, corner.granules, few)
@@ -340,11 +341,15 @@ def stored_bands(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("chunk", "workers"), [(2048, 1), (2048, 3), (1024, 3)])
+@pytest.mark.parametrize(
+    ("chunk", "shard", "workers"), [(2048, None, 1), (2048, None, 3), (1024, None, 3), (256, 3072, 2)]
+)
 @pytest.mark.parametrize("reader", ["cog", "rasterio"])
-def test_a_run_takes_no_more_than_its_bound(stored_bands: Path, reader: str, chunk: int, workers: int) -> None:
+def test_a_run_takes_no_more_than_its_bound(
+    stored_bands: Path, reader: str, chunk: int, shard: int | None, workers: int
+) -> None:
     """What `--memory` promises: files, GDAL, packed blocks and all."""
-    case = {"reader": reader, "size": 3072, "chunk": chunk, "workers": workers}
+    case = {"reader": reader, "size": 3072, "chunk": chunk, "shard": shard, "workers": workers}
     for left in stored_bands.glob("*.zarr*"):
         shutil.rmtree(left)
     found = in_a_process(case, stored_bands)
@@ -418,6 +423,17 @@ def refused(plan: Plan, limit: int) -> str:
 def test_a_chunk_that_does_not_fit() -> None:
     message = refused(synthetic(shape=(9000, 9000), chunk=8192), 512 << 20)
     assert all(part in message for part in ("8192", "MiB", "the memory limit is 512 MiB", "use chunk = "))
+
+
+def test_a_shard_that_does_not_fit() -> None:
+    plan = synthetic(shape=(9000, 9000), chunk=1024, shard=8192)
+    message = refused(plan, 512 << 20)
+    named = int(message.split("use shard = ")[1].split(",")[0])
+    assert "chunk = " not in message
+    assert named % 1024 == 0
+    assert regions_in_flight(synthetic(shape=(9000, 9000), chunk=named), 1, 512 << 20) == 1
+    one_chunk = READER_BYTES + region_memory(synthetic(shape=(9000, 9000), chunk=1024))
+    assert "give more memory" in refused(plan, one_chunk)
 
 
 def test_a_limit_that_no_chunk_fits() -> None:

@@ -72,7 +72,7 @@ def test_objects_cover_the_array_exactly_once(lattice: Lattice) -> None:
         for ix in range(columns):
             place = lattice.window(iy, ix).slices
             assert painted[place].size > 0
-            assert max(painted[place].shape) <= lattice.chunk
+            assert max(painted[place].shape) <= lattice.side
             painted[place] += 1
     assert (painted == 1).all()
 
@@ -80,9 +80,9 @@ def test_objects_cover_the_array_exactly_once(lattice: Lattice) -> None:
 @given(lattice=lattices())
 def test_all_objects_but_the_last_are_whole_chunks(lattice: Lattice) -> None:
     """Zarr puts chunk (iy, ix) at iy * chunk, ix * chunk: slices that disagreed would write two chunks."""
-    chunk_y, chunk_x = lattice.chunk_shape
+    chunk_y, chunk_x = lattice.object_shape
     height, width = lattice.geobox.shape
-    assert (chunk_y, chunk_x) == (min(lattice.chunk, height), min(lattice.chunk, width))
+    assert (chunk_y, chunk_x) == (min(lattice.side, height), min(lattice.side, width))
     for iy in range(lattice.objects[0]):
         for ix in range(lattice.objects[1]):
             rows, columns = lattice.window(iy, ix).slices
@@ -158,7 +158,7 @@ def test_lattice_lies_on_whole_scene_class_pixels_of_the_anchor(fit: tuple[GeoBo
     lattice = fit_lattice(bounds_of(anchor, box), anchor, snap, chunk)
     assert lattice.geobox.crs == anchor.crs
     assert lattice.geobox.resolution == anchor.resolution
-    assert lattice.chunk == chunk
+    assert lattice.side == chunk
     for edge in fit_pixels(lattice, anchor):
         assert edge % snap == 0
     assert all(slice_.start % snap == 0 for slice_ in lattice.window(*(n - 1 for n in lattice.objects)).slices)
@@ -233,7 +233,7 @@ def test_whole_tile_is_a_lattice_of_its_own_grid() -> None:
     lattice = fit_lattice(TILE.boundingbox.bbox, TILE, 2, 2048)
     assert lattice.geobox == TILE
     assert lattice.objects == (6, 6)
-    assert lattice.chunk_shape == (2048, 2048)
+    assert lattice.object_shape == (2048, 2048)
 
 
 def test_a_point_is_one_scene_class_pixel() -> None:

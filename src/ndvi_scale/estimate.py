@@ -184,16 +184,16 @@ def region_memory(plan: Plan, reader: str = DEFAULT_READER) -> int:
     """Upper bound of the bytes one region takes while it is read (by a reader of that name), computed and written.
 
     A pixel: the layer, a granule's NDVI and the one before it, if any (which Python has not let go yet); red, nir
-    and SCL of both; boolean masks (four, measured). Writing takes less: the layer, its bytes and its compressed
-    form. Where pixels are not native ones, the native ones that they are made of, too. Beside that, blocks that
-    are still packed, or what the worker's open files keep.
+    and SCL of both; boolean masks (four, measured). Writing takes less: the layer, its compressed
+    chunks, and the shard that is made of them. Where pixels are not native ones, the native ones that they are made
+    of, too. Beside that, blocks that are still packed, or what the worker's open files keep.
     """
     packed = _packed_bytes(plan) if reader == DEFAULT_READER else 0
     return _pixel_bytes(plan) + _files_bytes(plan, reader) + packed
 
 
 def _pixel_bytes(plan: Plan) -> int:
-    height, width = plan.lattice.chunk_shape
+    height, width = plan.lattice.object_shape
     return math.ceil(height * width * _bytes_a_pixel(plan)) + _source_bytes(plan)
 
 
@@ -323,22 +323,24 @@ def regions_in_flight(
     fitting = (limit - READER_BYTES) // memory
     if fitting >= 1:
         return min(workers, fitting)
-    height, width = plan.lattice.chunk_shape
-    smaller = _fitting_chunk(plan, limit - READER_BYTES, reader)
-    remedy = f"use chunk = {smaller}, or" if smaller else "give"
+    height, width = plan.lattice.object_shape
+    step = plan.config.chunk if plan.config.shard else 256
+    smaller = _fitting_side(plan, limit - READER_BYTES, reader, step)
+    named = f"shard = {smaller}" if plan.config.shard else f"chunk = {smaller}"
+    remedy = f"use {named}, or" if smaller > (step if plan.config.shard else 0) else "give"
     raise ConfigError(
         f"one region of {height} x {width} pixels takes {math.ceil(memory / 2**20)} MiB and the reader's cache "
         f"{READER_BYTES >> 20} MiB, the memory limit is {limit / 2**20:.3g} MiB: {remedy} more memory"
     )
 
 
-def _fitting_chunk(plan: Plan, limit: int, reader: str) -> int:
-    """The largest chunk of which one region takes no more than `limit` bytes; 0 if none does."""
-    height, width = plan.lattice.chunk_shape
+def _fitting_side(plan: Plan, limit: int, reader: str, step: int) -> int:
+    """The largest object, in steps, of which one region takes no more than `limit` bytes; 0 if none does."""
+    height, width = plan.lattice.object_shape
     a_pixel = _pixel_bytes(plan) / (height * width)
     fixed, packed = _files_bytes(plan, reader), reader == DEFAULT_READER
     native = plan.lattice.geobox.resolution.x / plan.granules[0].red.geobox.resolution.x
-    for side in range(min(math.isqrt(height * width), plan.config.chunk - 1) // 256 * 256, 0, -256):
+    for side in range(min(math.isqrt(height * width), plan.lattice.side - 1) // step * step, 0, -step):
         read = math.ceil(side * native)
         window = Window(COG_BLOCK - 1, COG_BLOCK - 1, read, read)  # no other touches more blocks
         waiting = _reads_at_once(plan) * max(_blocks_bytes(window, granule) for granule in plan.granules)

@@ -89,7 +89,7 @@ class PlanGraph:
     def _sides(self) -> tuple[tuple[int, ...], ...]:
         """Lengths of the chunks along each dimension."""
         layers, height, width = self._plan.shape
-        return normalize_chunks((1, *self._plan.lattice.chunk_shape), shape=(layers, height, width))
+        return normalize_chunks((1, *self._plan.lattice.object_shape), shape=(layers, height, width))
 
     def _places(self) -> Iterator[tuple[int, ...]]:
         return product(*(range(len(lengths)) for lengths in self._sides))

@@ -28,7 +28,7 @@ from ndvi_scale.readers.patience import GAP_BYTES, HEADERS, RUN_BYTES, Patience
 from ndvi_scale.readers.rasterio import RasterioReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Coroutine, Iterable
 
     from numpy.typing import NDArray
 
@@ -260,8 +260,10 @@ class _State:
         """Put the plan of a reading, its blocks as they come, or what went wrong into its queue."""
         try:
             await self._serve(reading)
-        except Exception as error:  # noqa: BLE001 - whoever asks for the result is to get it
-            reading.arrived.put(error)
+        except BaseException as error:
+            reading.arrived.put(error)  # whoever asks for the result is to get it, also when all is cancelled
+            if not isinstance(error, Exception):
+                raise
 
     async def _serve(self, reading: CogReading) -> None:
         href, window = reading.asset.href, reading.window
@@ -279,10 +281,8 @@ class _State:
             if not header.sizes[header.number(*block)]:
                 reading.arrived.put(_Arrived(block, None))
         begun = [self._begin_run(reading, header, run) for run in runs]  # now: who looks next is to find them
-        await asyncio.gather(
-            *(self._end_run(reading, run, *parts) for run, parts in zip(runs, begun, strict=True)),
-            *(_hand_over(reading, block, kept) for block, kept in found),
-        )
+        ends = [self._end_run(reading, run, *parts) for run, parts in zip(runs, begun, strict=True)]
+        await _all_or_none([*ends, *(self._hand_over(reading, header, block, kept) for block, kept in found)])
 
     async def header(self, asset: Asset) -> Header:
         """The header of a file, read once. Raises FetchError, HeaderError, UnfitError."""
@@ -346,7 +346,7 @@ class _State:
         try:
             data = await task
             _whole(data, run)
-        except Exception as error:
+        except BaseException as error:
             for block in run.blocks:
                 self._drop((href, block))
             if isinstance(error, FetchError):
@@ -374,20 +374,36 @@ class _State:
                 self._drop(next(iter(self._kept)))
         return kept
 
+    async def _hand_over(self, reading: CogReading, header: Header, block: Block, kept: _Kept) -> None:
+        data, place = kept.data, kept.place  # both are others once the run has come
+        if isinstance(data, asyncio.Task):
+            task, number = data, header.number(*block)
+            try:
+                await asyncio.wait([task])
+                if task.cancelled():  # with the reading that began it
+                    span = int(header.offsets[number]), int(header.sizes[number])
+                    data = await self.fetcher.get(reading.asset.href, *span)
+                else:
+                    data = task.result()[place]
+            except FetchError as error:
+                raise _BlockFetchError(block, error) from None
+        reading.arrived.put(_Arrived(block, data))
+
     def _drop(self, key: tuple[str, Block]) -> None:
         kept = self._kept.pop(key, None)
         if kept is not None:
             self._bytes -= kept.size
 
 
-async def _hand_over(reading: CogReading, block: Block, kept: _Kept) -> None:
-    data, place = kept.data, kept.place  # both are others once the run has come
-    if isinstance(data, asyncio.Task):
-        try:
-            data = (await asyncio.shield(data))[place]
-        except FetchError as error:
-            raise _BlockFetchError(block, error) from None
-    reading.arrived.put(_Arrived(block, data))
+async def _all_or_none(parts: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run all at once; where one fails nobody waits for the others, and an origin in trouble is left in peace."""
+    tasks = [asyncio.create_task(part) for part in parts]
+    try:
+        await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        raise
 
 
 def _check_sizes(header: Header, blocks: Iterable[Block]) -> None:
