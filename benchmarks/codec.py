@@ -26,8 +26,8 @@ from ndvi_scale import RunConfig, build_plan, open_reader, search_items
 from ndvi_scale.composite import is_fill
 from ndvi_scale.region import compute_region
 from ndvi_scale.sandbox import make_sandbox
+from pages import PAGE, write_between
 
-PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 BASE = "blosc zstd 3, byte shuffle"
 SHUFFLES = {"no shuffle": Blosc.NOSHUFFLE, "byte shuffle": Blosc.SHUFFLE, "bit shuffle": Blosc.BITSHUFFLE}
 PATCHES = 16
@@ -161,13 +161,6 @@ def table(arrays: dict[str, np.ndarray], ratios: dict[str, list[float]], times: 
         speed = f"{relative(base.encode, one.encode)} | {relative(base.decode, one.decode)}"
         lines.append(f"| {name} | {sizes} | {speed} |")
     return "\n".join(lines)
-
-
-def write_between(page: Path, marker: str, text: str) -> None:
-    """Put a text between two markers of a page, in place of what stands there."""
-    before, rest = page.read_text(encoding="utf-8").split(f"<!-- {marker} -->\n", 1)
-    after = rest.split(f"<!-- /{marker} -->", 1)[1]
-    page.write_text(f"{before}<!-- {marker} -->\n{text}\n<!-- /{marker} -->{after}", encoding="utf-8")
 
 
 def data_folder() -> Path:

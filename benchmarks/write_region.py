@@ -22,12 +22,13 @@ import numpy as np
 import obstore
 import xxhash
 import zarr
-from codec import PAGE, sandbox_codes, write_between
 from numcodecs import Blosc
 
+from codec import sandbox_codes
 from ndvi_scale import RunConfig, build_plan, open_store, search_items, write
 from ndvi_scale.lattice import Region
 from ndvi_scale.sandbox import make_sandbox
+from pages import PAGE, write_between
 
 if TYPE_CHECKING:
     from collections.abc import Callable

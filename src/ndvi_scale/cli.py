@@ -522,7 +522,7 @@ def _in_flight(plan: Plan, flags: Mapping[str, Any]) -> int:
     from ndvi_scale.estimate import parse_size, regions_in_flight
 
     limit = parse_size(flags["memory"]) if flags["memory"] else None
-    return regions_in_flight(plan, flags["workers"], limit)
+    return regions_in_flight(plan, flags["workers"], limit, flags["reader"])
 
 
 def _console() -> Console:

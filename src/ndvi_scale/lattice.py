@@ -18,7 +18,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
     from shapely.geometry.base import BaseGeometry
@@ -33,6 +33,11 @@ it was made from; without this it would drag in one more row of pixels."""
 
 SQUARE = 64
 """Side in pixels of the squares that `centres_inside` decides at once."""
+
+STRIP = 8192
+"""Width in pixels of the strips of `in_strips`. Blocks that a region shares with the one below come again after a
+row of the strip: narrow enough that 64 MiB of compressed blocks hold such a row, wide enough that few blocks lie on
+the border of two strips (`benchmarks/order.py`)."""
 
 Bounds = tuple[float, float, float, float]
 """left, bottom, right, top in a projected CRS, metres."""
@@ -126,6 +131,15 @@ class Lattice:
         for iy in rows:
             for ix in columns:
                 yield iy, ix
+
+
+def in_strips(regions: Iterable[Region], lattice: Lattice) -> list[Region]:
+    """Regions in the order in which they are computed, so that those that share blocks come soon after each other.
+
+    Layer by layer; a layer in strips from the west, each from north to south, row by row.
+    """
+    wide = max(1, STRIP // lattice.side)
+    return sorted(regions, key=lambda region: (region.layer, region.ix // wide, region.iy, region.ix))
 
 
 def _whole_range(start: float, stop: float, side: int) -> range:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ndvi_scale.lattice import Window
-from ndvi_scale.readers import CACHE_BYTES, Layout, Traffic, touched_blocks
+from ndvi_scale.readers import CACHE_BYTES, Layout, Traffic, block_pixels, touched_blocks
 from ndvi_scale.readers.decode import BlockError, decode_block
 from ndvi_scale.readers.fetch import Fetcher, FetchError
 from ndvi_scale.readers.files import another_file, grid_difference, refusal_hint, unreadable
@@ -91,7 +91,7 @@ class CogReader:
         except (FetchError, HeaderError) as error:
             raise _said(error, item_id, asset) from None
         _check_grid(header, item_id, asset)
-        return Layout(header.block, float(header.sizes.mean()))
+        return Layout(header.block, float(header.sizes.mean()), kept=True)
 
     def elsewhere(self, item_id: str, asset: Asset, window: Window) -> tuple[NDArray[np.generic], Traffic]:
         """Read by the reader for what is no plain COG."""
@@ -326,7 +326,7 @@ class _State:
                 missing.append(block)
                 continue
             found.append((block, kept))
-            kept.left -= _pixels(header, block, window)
+            kept.left -= block_pixels(block, header.block, window)
             if kept.left <= 0:
                 self._drop((href, block))
             else:
@@ -364,7 +364,8 @@ class _State:
         """Note a block that is on its way, for the windows around this one."""
         number = header.number(*block)
         begin, size = int(header.offsets[number]) - run.start, int(header.sizes[number])
-        left = _pixels(header, block, Window(0, 0, *header.grid.shape)) - _pixels(header, block, reading.window)
+        whole = Window(0, 0, *header.grid.shape)
+        left = block_pixels(block, header.block, whole) - block_pixels(block, header.block, reading.window)
         kept = _Kept(task, slice(begin, begin + size), size, left)
         if left > 0:
             self._kept[reading.asset.href, block] = kept
@@ -424,13 +425,6 @@ def _whole(data: memoryview, run: _Run) -> None:
             f"block (row {row}, column {column}) should end at byte {run.stop}, the file ends at "
             f"{run.start + len(data)}: it is cut off, or its header is damaged"
         )
-
-
-def _pixels(header: Header, block: Block, window: Window) -> int:
-    """How many pixels of a block a window wants."""
-    height, width = header.block
-    both = Window(block[0] * height, block[1] * width, height, width).overlap(window)
-    return both.height * both.width if both else 0
 
 
 def _runs(header: Header, blocks: Iterable[Block]) -> list[_Run]:
