@@ -11,6 +11,8 @@ from ndvi_scale.kernels import FILL_CODE
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ndvi_scale.lattice import Window
+
 
 def empty_layer(shape: tuple[int, int], dtype: str) -> NDArray[Any]:
     """A layer in which no pixel is valid yet: `FILL_CODE` for int16, NaN for float32."""
@@ -27,10 +29,20 @@ def is_fill(layer: NDArray[Any]) -> NDArray[np.bool_]:
     return np.isnan(layer) if layer.dtype.kind == "f" else layer == FILL_CODE
 
 
-def merge_day(layer: NDArray[Any], later: NDArray[Any]) -> None:
-    """Fill the pixels of `layer` that have no NDVI yet from `later`, in place: first valid wins.
+def merged_day(
+    layer: NDArray[Any] | None, shape: tuple[int, int], place: Window, later: NDArray[Any]
+) -> NDArray[Any]:
+    """A layer of that shape, its pixels that have no NDVI yet filled from `later`, which lies at `place`.
+
+    `layer`: what came before, changed in place; None at first. First valid wins.
 
     Called in (datetime, id) order. NDVI is computed a granule and merged after masking, so a cloud in one
     granule does not hide the other, and red and nir never come from two.
     """
-    np.copyto(layer, later, where=is_fill(layer))
+    if layer is None and later.shape == shape:
+        return later  # the usual case, of one granule that holds it all, needs no second look at each pixel
+    if layer is None:
+        layer = empty_layer(shape, later.dtype.name)
+    part = layer[place.slices]
+    np.copyto(part, later, where=is_fill(part))
+    return layer

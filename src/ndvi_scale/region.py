@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 
-from ndvi_scale.composite import empty_layer, fill_of, is_fill, merge_day
+from ndvi_scale.composite import empty_layer, fill_of, is_fill, merged_day
 from ndvi_scale.errors import ItemError, ReadError
 from ndvi_scale.granule import GranuleReading, GranuleWindow, granule_ndvi, start_granule
 from ndvi_scale.kernels import COUNTERS, FILL_CODE, MAX_DN, NODATA_DN
@@ -19,7 +19,7 @@ from ndvi_scale.readers import Reader, Traffic, one_ahead
 from ndvi_scale.sentinel2 import scl_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -57,27 +57,35 @@ def compute_region(plan: Plan, region: Region, reader: Reader) -> tuple[dict[str
     """
     started = time.perf_counter()
     geobox = plan.region_geobox(region)
-    layer = empty_layer(geobox.shape.yx, plan.config.dtype)
+    shape, layer = geobox.shape.yx, None
     counters: dict[str, dict[str, int]] = {}
     skipped: dict[str, str] = {}
     traffic = Traffic()
     for granule, window in _windows(plan, region, reader, skipped):
         ndvi, counters[granule.id] = granule_ndvi(window, granule, plan.config)
-        merge_day(layer[window.place.slices], ndvi)
+        layer = merged_day(layer, shape, window.place, ndvi)
         traffic += window.traffic
+    if layer is None:
+        layer = empty_layer(shape, plan.config.dtype)
     outside = _outside_aoi(plan, region)
     if outside is not None:
         layer[outside] = fill_of(plan.config.dtype)
-    valid = layer.size - int(np.count_nonzero(is_fill(layer)))
     record = RegionRecord(
         region=region,
-        valid=valid,
+        valid=_valid(layer, counters.values() if outside is None else ()),
         counters=counters,
         traffic=traffic,
         seconds=time.perf_counter() - started,
         skipped=skipped,
     )
     return {"ndvi": layer}, record
+
+
+def _valid(layer: NDArray[Any], counted: Collection[Mapping[str, int]]) -> int:
+    """Pixels with NDVI: as the kernel counted them, where the layer is what it made of one granule."""
+    if len(counted) == 1:
+        return next(iter(counted))["valid"]
+    return layer.size - int(np.count_nonzero(is_fill(layer)))
 
 
 def merged_bands(plan: Plan, region: Region, reader: Reader) -> dict[str, NDArray[Any]]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from ndvi_scale.lattice import Window
 from ndvi_scale.readers import CACHE_BYTES, Layout, Traffic, block_pixels, touched_blocks
-from ndvi_scale.readers.decode import BlockError, decode_block
+from ndvi_scale.readers.decode import BlockError, decode_block, load_kernel
 from ndvi_scale.readers.fetch import Fetcher, FetchError
 from ndvi_scale.readers.files import another_file, grid_difference, refusal_hint, unreadable
 from ndvi_scale.readers.header import Header, HeaderError, UnfitError, read_header
@@ -65,6 +65,7 @@ class CogReader:
         else:
             state = self._here()
             state.loop.run(state.serve(reading))
+            load_kernel()
         return reading
 
     def read(self, item_id: str, asset: Asset, window: Window) -> tuple[NDArray[np.generic], Traffic]:

@@ -6,12 +6,13 @@ imagecodecs brings libdeflate, twice as fast as zlib on these blocks (7.2 to 16.
 from __future__ import annotations
 
 import threading
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import imagecodecs
 import numpy as np
 
-from ndvi_scale.kernels.blocks import place
+from ndvi_scale.kernels.blocks import DIFFERENCES, place
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +45,19 @@ DECODERS: Final[dict[int, Callable[[memoryview, NDArray[np.uint8]], int]]] = {
 """TIFF's number of a compression → what unpacks into a buffer and returns how many bytes it were."""
 
 _scratch = threading.local()
+
+
+@cache
+def load_kernel() -> None:
+    """Load the compiled kernel in a thread: 0.2 s of LLVM that pass while the first bytes are on their way."""
+
+    def load() -> None:
+        for dtype in (np.uint8, np.uint16):
+            pixels = np.zeros((2, 2), dtype)
+            for out in (np.empty((1, 2), dtype), np.empty((2, 2), dtype)[:, :1]):
+                place(pixels, DIFFERENCES, (0, 0), out)
+
+    threading.Thread(target=load, name="ndvi-scale-load").start()
 
 
 class BlockError(Exception):
