@@ -62,18 +62,21 @@ class SasService:
     refused: list[str] = field(default_factory=list)
     """Paths of blobs that were asked for without a living token."""
     delay: float = 0.0
+    pause: float = 0.0
+    """Seconds before a blob is sent."""
     status: int = 200
     """What the token endpoint answers."""
 
     def revoke(self) -> None:
         """Let all tokens die."""
-        self.living.clear()
+        self.living = dict.fromkeys(self.living, 0.0)
 
-    def issue(self) -> dict[str, str]:
+    def issue(self, lifetime: float | None = None) -> dict[str, str]:
         """A new token, as the endpoint gives it."""
-        signature = f"secret{len(self.asked)}%2Fcanary%3D"
-        self.living[signature] = time.time() + self.lifetime
-        expires = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=self.lifetime)
+        lifetime = self.lifetime if lifetime is None else lifetime
+        signature = f"secret{len(self.living)}%2Fcanary%3D"
+        self.living[signature] = time.time() + lifetime
+        expires = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=lifetime)
         span = "st=2024-01-01T00%3A00%3A00Z&se=2099-01-01T00%3A00%3A00Z"
         return {
             "msft:expiry": expires.isoformat().replace("+00:00", "Z"),
@@ -89,6 +92,7 @@ def sas_service(directory: Path) -> Iterator[SasService]:
         root = directory.resolve()
 
         def _answer(self) -> None:
+            time.sleep(service.pause)
             query = dict(part.partition("=")[::2] for part in urlsplit(self.path).query.split("&"))
             if time.time() > service.living.get(query.get("sig", ""), 0.0):
                 service.refused.append(urlsplit(self.path).path)

@@ -13,6 +13,7 @@ from async_tiff.enums import PlanarConfiguration, SampleFormat
 from odc.geo.geobox import GeoBox
 
 from ndvi_scale.readers.decode import DECODERS
+from ndvi_scale.readers.directory import Directory, first_directory
 from ndvi_scale.readers.files import BLOCK_BYTES, DTYPES
 from ndvi_scale.readers.patience import HEADER_BYTES, HEADER_LIMIT
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 _USER_DEFINED: Final = 32767
 _AREA: Final = 1
+_FILL_ORDER: Final = 266
+_PREDICTOR: Final = 317
 
 
 class HeaderError(Exception):
@@ -76,6 +79,7 @@ class _Source:
         self.failure: BaseException | None = None
         self.requests = 0
         self.first = b""
+        self.directory: Directory | None = None
 
     async def get_range_async(
         self,
@@ -93,11 +97,20 @@ class _Source:
 
     async def _read(self, start: int, length: int) -> bytes:
         if start + length > HEADER_LIMIT:
-            raise HeaderError(f"its header reaches beyond {HEADER_LIMIT} bytes")
+            raise UnfitError("a long header")
         self.requests += 1
         data = bytes(await self._get(start, length))
-        self.first = self.first or data[:64]
-        return data
+        return data if self.first else self._begin(data)
+
+    def _begin(self, data: bytes) -> bytes:
+        """The first bytes, as those of a file of one directory: async-tiff would follow a ring of them for ever."""
+        self.first = data[:64]
+        if data[:2] == b"MM":
+            raise UnfitError("big-endian")
+        self.directory = first_directory(data)
+        if self.directory is None and data[:2] == b"II" and len(data) == HEADER_BYTES:
+            raise UnfitError("its directory is not at the front")
+        return self.directory.alone(data) if self.directory else data
 
     async def get_ranges_async(
         self,
@@ -126,7 +139,7 @@ async def read_header(get: Get) -> Header:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise HeaderError(_no_tiff(source.first, error)) from None
-    _check_fit(image, source.first)
+    _check_fit(image, source.directory)
     return _header(image, source.requests)
 
 
@@ -136,17 +149,19 @@ def _no_tiff(first: bytes, error: BaseException) -> str:
     return f"it is no TIFF (it begins with {first[:16]!r})"
 
 
-def _check_fit(image: ImageFileDirectory, first: bytes) -> None:
+def _check_fit(image: ImageFileDirectory, directory: Directory | None) -> None:
     """Raises UnfitError for what GDAL may read and we do not."""
+    numbers = directory.numbers if directory else {}
     geo, bits, formats = image.geo_key_directory, list(image.bits_per_sample), list(image.sample_format)
     reasons = {
-        "big-endian": first[:2] != b"II",
         "striped": not (image.tile_width and image.tile_height),
         "several bands": image.samples_per_pixel != 1 or len(bits) != 1,
         "not whole bytes": bits[0] not in {8, 16},
         "not unsigned": any(fmt != SampleFormat.Uint for fmt in formats),
         "planar": image.planar_configuration != PlanarConfiguration.Chunky,
-        "packed otherwise": int(image.compression) not in DECODERS or int(image.predictor or 1) not in {1, 2},
+        "packed otherwise": int(image.compression) not in DECODERS
+        or numbers.get(_PREDICTOR, 1) not in {1, 2}  # async-tiff tells of those that it knows alone
+        or numbers.get(_FILL_ORDER, 1) != 1,
         "no grid": image.model_tiepoint is None
         or image.model_pixel_scale is None
         or len(image.model_tiepoint) != 6  # noqa: PLR2004 - one point: raster and model coordinates

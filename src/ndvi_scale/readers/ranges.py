@@ -126,13 +126,13 @@ class RangeReader:
 async def _body(response: Response, start: int, length: int) -> memoryview:
     """What a range request answered, once it is the range that was asked for."""
     if response.status == HTTPStatus.PARTIAL_CONTENT:
-        expected = _partial_length(response.get_header("content-range") or "", start, length)
+        expected = _partial_length(_header(response, "content-range"), start, length)
     elif response.status == HTTPStatus.OK:
         expected = _whole_length(response, start, length)
     elif response.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
         raise RangeError(f"the file ends before byte {start}, where its header says that data is", lasting=True)
     else:
-        raise status_error(response.status, _retry_after(response.get_header("retry-after")))
+        raise status_error(response.status, _retry_after(_header(response, "retry-after")))
     declared = _content_length(response)
     if declared is not None and declared != expected:
         raise RangeError(f"the origin answers {expected} bytes with a body of {declared}")
@@ -179,14 +179,26 @@ def _whole_length(response: Response, start: int, length: int) -> int:
     return size
 
 
+def _header(response: Response, name: str) -> str:
+    """A header, empty where there is none, or none that is text."""
+    try:
+        return response.get_header(name) or ""
+    except ValueError:
+        return ""
+
+
 def _content_length(response: Response) -> int | None:
-    value = response.get_header("content-length") or ""
+    value = _header(response, "content-length")
     return int(value) if value.isdecimal() else None
 
 
 def _next_place(url: str, response: Response) -> str:
-    target = urljoin(url, response.get_header("location") or "")
-    scheme = urlsplit(target).scheme
+    place = _header(response, "location")
+    try:
+        target = urljoin(url, place)
+        scheme, _ = urlsplit(target).scheme, urlsplit(target).port  # a ValueError beyond 65535
+    except ValueError:
+        raise RangeError("the origin redirects to what is no URL", final=True) from None
     why = "" if scheme in {"http", "https"} else f"scheme {scheme!r}"
     if urlsplit(url).scheme == "https" and scheme == "http":
         why = "it would leave https"
