@@ -79,6 +79,7 @@ compute_options = _options(
     click.option("--crs", metavar="EPSG:N", help="CRS of the output: a UTM zone, or any in metres."),
     click.option("--grid", metavar="single|per-zone", help="One grid, or a group of native pixels a UTM zone."),
     click.option("--resolution", type=float, metavar="METRES", help="Pixel size: a multiple of the red band's."),
+    click.option("--overviews", is_flag=True, default=None, help="Make coarser pixels of the files' overviews."),
     click.option("--chunk", type=int, metavar="PIXELS", help="Side of a stored object; 2048 by default."),
     click.option("--dtype", metavar="int16|float32", help="int16 codes (NDVI * 10000) or float32."),
     click.option("--zarr-format", type=int, metavar="3|2", help="2 for older readers."),

@@ -13,7 +13,6 @@ import psutil
 
 from ndvi_scale.access import require_keys
 from ndvi_scale.errors import ConfigError, ReadError
-from ndvi_scale.granules import scl_factor
 from ndvi_scale.placement import cell_factor, source_strips
 from ndvi_scale.readers import (
     CACHE_BYTES,
@@ -114,12 +113,10 @@ def _mean_layout(layouts: Sequence[Layout]) -> Layout:
 
 def _granule_traffic(plan: Plan, region: Region, granule: Granule, layouts: Mapping[str, Layout]) -> Traffic:
     total = Traffic()
-    factor = scl_factor(granule.red.geobox, granule.scl.geobox)
     window = plan.lattice.window(region.iy, region.ix)
-    for placed, _ in source_strips(plan.lattice.geobox, window, granule.red.geobox):
-        native = placed.native
+    for placed, _ in source_strips(plan.lattice.geobox, window, granule.grid):
         for band, asset in granule.assets.items():
-            total += _asset_traffic(asset, native.coarser(factor) if band == "scl" else native, layouts[band])
+            total += _asset_traffic(asset, placed.native.coarser(granule.spread(band)), layouts[band])
     return total
 
 
@@ -142,19 +139,18 @@ def region_memory(plan: Plan) -> int:
 
 def _bytes_a_pixel(plan: Plan) -> float:
     item = np.dtype(plan.config.dtype).itemsize
-    granule = plan.granules[0]
-    factor = scl_factor(granule.red.geobox, granule.scl.geobox) if _is_native(plan) else 1
+    factor = plan.granules[0].spread("scl") if _is_native(plan) else 1
     return 3 * item + 2 * (2 + 2 + 1 / factor**2) + 2
 
 
 def _is_native(plan: Plan) -> bool:
-    """Whether every pixel of the output is one of a granule."""
+    """Whether every pixel of the output is one of a granule, or of its overview."""
     grid = plan.lattice.geobox
     return all((g.crs, g.resolution) == (grid.crs, grid.resolution) for g in _grids(plan))
 
 
 def _grids(plan: Plan) -> set[GeoBox]:
-    return {granule.red.geobox for granule in plan.granules}
+    return {granule.grid for granule in plan.granules}
 
 
 def _source_bytes(plan: Plan) -> int:
@@ -163,7 +159,7 @@ def _source_bytes(plan: Plan) -> int:
         return 0
     lattice = plan.lattice
     windows = {
-        (lattice.window(region.iy, region.ix), plan.granules[row].red.geobox)
+        (lattice.window(region.iy, region.ix), plan.granules[row].grid)
         for region, rows in plan.index.items()
         for row in rows
     }

@@ -56,6 +56,8 @@ class Asset:
     """BOA offset in DN, to be added to every DN but 0; 0 for SCL."""
     evidence: str
     """Why that offset."""
+    overview: int = 1
+    """Pixels of the file along one of `geobox`: 1 for the image itself, 2 for its copy of half the size."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,15 @@ class Granule:
     def assets(self) -> dict[str, Asset]:
         """The three assets by band."""
         return {"red": self.red, "nir": self.nir, "scl": self.scl}
+
+    @property
+    def grid(self) -> GeoBox:
+        """Grid of the finest of its assets: that of red, or that of SCL where red is a coarser overview."""
+        return min((self.red.geobox, self.scl.geobox), key=lambda grid: grid.resolution.x)
+
+    def spread(self, band: str) -> int:
+        """Pixels of `grid` along one of a band's."""
+        return round(self.assets[band].geobox.resolution.x / self.grid.resolution.x)
 
     @property
     def epsg(self) -> int:

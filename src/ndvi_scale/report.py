@@ -109,6 +109,9 @@ def plan_table(plan: Plan, estimate: Estimate | None, in_flight: int) -> Table:
     table.add_row("items", f"{len(plan.granules)} used, {len(plan.dropped)} dropped{reserve}")
     table.add_row("days", f"{layers}, {plan.days[0]} to {plan.days[-1]}")
     table.add_row("grid", f"{height} x {width} pixels of {geobox.resolution.x:g} m, {plan_crs(plan)}")
+    read = plan.granules[0].red
+    if read.overview > 1:
+        table.add_row("overviews", f"red and nir of {read.geobox.resolution.x:g} m, 1/{read.overview} of full size")
     table.add_row(
         "regions",
         f"{len(plan.index)} of {plan.lattice.chunk_shape[0]} x {plan.lattice.chunk_shape[1]} pixels",
