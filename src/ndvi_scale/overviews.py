@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from ndvi_scale.errors import ConfigError
-from ndvi_scale.lattice import corner, pixel_place
-from ndvi_scale.placement import cell_factor, coarser_grid
+from ndvi_scale.lattice import coarser_grid, corner, pixel_place
+from ndvi_scale.placement import cell_factor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

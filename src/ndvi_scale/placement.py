@@ -101,13 +101,6 @@ def finer_grid(grid: GeoBox, factor: int) -> GeoBox:
     return GeoBox((height * factor, width * factor), Affine(a / factor, 0, c, 0, e / factor, f), grid.crs)
 
 
-def coarser_grid(grid: GeoBox, factor: int) -> GeoBox:
-    """The same ground in pixels `factor` times as wide; its sides are multiples of it."""
-    a, _, c, _, e, f = list(grid.affine)[:6]
-    height, width = grid.shape
-    return GeoBox((height // factor, width // factor), Affine(a * factor, 0, c, 0, e * factor, f), grid.crs)
-
-
 def cell_factor(grid: GeoBox, granule: GeoBox) -> int:
     """Native pixels along one pixel of a grid. Raises ValueError if that is not a whole number."""
     ratio = grid.resolution.x / granule.resolution.x

@@ -12,6 +12,7 @@ from async_tiff import TIFF
 from async_tiff.enums import PlanarConfiguration, SampleFormat
 from odc.geo.geobox import GeoBox
 
+from ndvi_scale.lattice import coarser_grid
 from ndvi_scale.readers.decode import DECODERS
 from ndvi_scale.readers.directory import Directory, directories, first_directory
 from ndvi_scale.readers.files import BLOCK_BYTES, DTYPES
@@ -154,16 +155,14 @@ async def read_header(get: Get, overview: int = 1) -> Header:
 
 
 async def _read_overview(source: _Source, whole: Header, overview: int) -> Header:
-    height, width = (side // overview for side in whole.grid.shape)
-    wanted = {_SUBFILE: _REDUCED, _HEIGHT: height, _WIDTH: width}
+    grid = coarser_grid(whole.grid, overview)
+    wanted = {_SUBFILE: _REDUCED, _HEIGHT: grid.shape.y, _WIDTH: grid.shape.x}
     found = next((d for d in directories(source.first) if wanted.items() <= d.numbers.items()), None)
     if found is None:
         raise UnfitError("no such overview at the front")  # GDAL's reader looks further, or says so
     part = source.beginning_with(found.alone(source.first))
     image = await _first_image(part)
     _check_pixels(image, found)
-    affine = whole.grid.affine * Affine.scale(overview)
-    grid = GeoBox((height, width), affine, whole.grid.crs)
     return replace(_header(image, grid, source.requests + part.requests), nodata=whole.nodata)
 
 
