@@ -116,7 +116,7 @@ def _granule_traffic(plan: Plan, region: Region, granule: Granule, layouts: Mapp
     window = plan.lattice.window(region.iy, region.ix)
     for placed, _ in source_strips(plan.lattice.geobox, window, granule.grid):
         for band, asset in granule.assets.items():
-            total += _asset_traffic(asset, placed.native.coarser(granule.spread(band)), layouts[band])
+            total += _asset_traffic(asset, placed.native.coarser(granule.spread[band]), layouts[band])
     return total
 
 
@@ -139,7 +139,7 @@ def region_memory(plan: Plan) -> int:
 
 def _bytes_a_pixel(plan: Plan) -> float:
     item = np.dtype(plan.config.dtype).itemsize
-    factor = plan.granules[0].spread("scl") if _is_native(plan) else 1
+    factor = plan.granules[0].spread["scl"] if _is_native(plan) else 1
     return 3 * item + 2 * (2 + 2 + 1 / factor**2) + 2
 
 

@@ -79,7 +79,7 @@ class _Started(NamedTuple):
 
 
 def _started(granule: Granule, strip: Strip, reader: Reader) -> _Started:
-    windows = {band: strip.placed.native.coarser(granule.spread(band)) for band in granule.assets}
+    windows = {band: strip.placed.native.coarser(granule.spread[band]) for band in granule.assets}
     return _Started(
         strip, *(reader.start(granule.id, asset, windows[band]) for band, asset in granule.assets.items())
     )
@@ -155,8 +155,8 @@ class GranuleReading:
         """Red, nir and SCL of any native window, the coarser of them repeated to the pixels of the finest."""
         red, nir, scl, traffic = self._bands(started)
         window = started.strip.placed.native
-        classes = _repeated(scl, window, self.granule.spread("scl"))
-        factor = self.granule.spread("red")
+        classes = _repeated(scl, window, self.granule.spread["scl"])
+        factor = self.granule.spread["red"]
         return (_repeated(red, window, factor), _repeated(nir, window, factor), classes), traffic
 
     def _bands(

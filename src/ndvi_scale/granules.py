@@ -9,7 +9,7 @@ import datetime as dt
 import math
 from collections import defaultdict
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import shapely
@@ -84,14 +84,16 @@ class Granule:
         """The three assets by band."""
         return {"red": self.red, "nir": self.nir, "scl": self.scl}
 
-    @property
+    @cached_property
     def grid(self) -> GeoBox:
         """Grid of the finest of its assets: that of red, or that of SCL where red is a coarser overview."""
         return min((self.red.geobox, self.scl.geobox), key=lambda grid: grid.resolution.x)
 
-    def spread(self, band: str) -> int:
-        """Pixels of `grid` along one of a band's."""
-        return round(self.assets[band].geobox.resolution.x / self.grid.resolution.x)
+    @cached_property
+    def spread(self) -> dict[str, int]:
+        """Band → pixels of `grid` along one of its own."""
+        own = self.grid.resolution.x
+        return {band: round(asset.geobox.resolution.x / own) for band, asset in self.assets.items()}
 
     @property
     def epsg(self) -> int:
