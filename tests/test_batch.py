@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import os
 import random
 import shutil
@@ -32,7 +34,7 @@ from ndvi_scale import (
 from ndvi_scale.errors import PlanMismatchError, ReadError, StoreError
 from ndvi_scale.ledger import Ledger, finished, load_plan, save_plan
 from ndvi_scale.readers import BlockingReader
-from ndvi_scale.write import create_template, object_name, read_attributes
+from ndvi_scale.write import checksum, create_template, object_name, read_attributes
 
 if TYPE_CHECKING:
     import services
@@ -274,6 +276,19 @@ def test_records_of_another_plan_do_not_count(sandbox: Sandbox, tmp_path: Path) 
     assert not finished(store, "another")
 
 
+def test_checksums_of_an_older_run_stay_what_they_are(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Version 0.1 noted a bare SHA-256: its regions are done, and no checksum of today looks like it."""
+    plan, store = runs.finished_store(sandbox, tmp_path)
+    older = hashlib.sha256(b"pixels").hexdigest()
+    for segment in Path(store.url + ".run").glob("ledger/*.jsonl"):
+        lines = [json.loads(line) | {"checksums": {"ndvi": older}} for line in segment.read_text().splitlines()]
+        segment.write_text("\n".join(map(json.dumps, lines)))
+    assert {record.checksums["ndvi"] for record in finished(store, plan.id).values()} == {older}
+    assert runs.run(plan, store).computed == 0
+    kind, _, number = checksum(np.zeros(4, np.int16)).partition(":")
+    assert (kind, len(number)) == ("xxh3_128", 32)
+
+
 def test_a_damaged_ledger_is_said_and_its_regions_are_computed_again(
     sandbox: Sandbox, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -301,12 +316,13 @@ def test_a_failing_store_stops_the_run_and_says_so(sandbox: Sandbox, tmp_path: P
 
 
 KILLED = """
+import json
 import sys
 from ndvi_scale import RunConfig, build_plan, open_reader, open_store, output, run_batch, search_items, thread_pool
 
-items, url, *options = sys.argv[1:]
+items, url, sides, *options = sys.argv[1:]
 store = open_store(url, dict(option.split("=", 1) for option in options))
-config = RunConfig(crs="EPSG:32631", chunk=32)
+config = RunConfig(crs="EPSG:32631", **json.loads(sides))
 plan = output.begin(store, config) or build_plan(search_items(items), config)
 print("started", flush=True)
 with thread_pool(2) as submit:
@@ -331,14 +347,19 @@ def killed_then_finished(command: list[str], delays: list[float]) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_killing_the_driver_at_any_moment_loses_nothing(sandbox: Sandbox, tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize(
+    ("seed", "sides"),
+    [(1, {"chunk": 32}), (2, {"chunk": 32}), (3, {"chunk": 32}), (4, {"chunk": 128, "shard": 256})],
+)
+def test_killing_the_driver_at_any_moment_loses_nothing(
+    sandbox: Sandbox, tmp_path: Path, seed: int, sides: dict[str, int]
+) -> None:
     whole = open_store(str(tmp_path / "whole.zarr"))
-    plan = build_plan(search_items(sandbox.items), RunConfig(crs="EPSG:32631", chunk=32))
+    plan = build_plan(search_items(sandbox.items), RunConfig(crs="EPSG:32631", **sides))
     runs.run(plan, whole)
     url = str(tmp_path / "killed.zarr")
     chance = random.Random(seed)  # noqa: S311 - a moment, not a secret
-    command = [sys.executable, "-c", KILLED, str(sandbox.items), url]
+    command = [sys.executable, "-c", KILLED, str(sandbox.items), url, json.dumps(sides)]
     printed = killed_then_finished(command, [chance.uniform(0, 1.5) for _ in range(2)])
     assert "computed" in printed[-1]
     store = open_store(url)
@@ -355,7 +376,8 @@ def test_killing_the_driver_loses_nothing_on_s3(
     runs.run(plan, whole)
     url = f"s3://{seaweed_s3.bucket}/killed.zarr"
     options = dict(seaweed_s3.options)
-    command = [sys.executable, "-c", KILLED, str(sandbox.items), url, *(f"{k}={v}" for k, v in options.items())]
+    given = [json.dumps({"chunk": 32}), *(f"{key}={value}" for key, value in options.items())]
+    command = [sys.executable, "-c", KILLED, str(sandbox.items), url, *given]
     killed_then_finished(command, [0.3, 1.0])
     store = open_store(url, options)
     assert load_plan(store) == plan

@@ -277,6 +277,9 @@ BAD: list[tuple[list[str], int, str]] = [
     (["--tile", "Toulouse"], 2, "31TCJ"),
     (["--tile", "31TEJ"], 4, "31TEJ"),
     (["--chunk", "33"], 2, "even"),
+    (["--shard", "200"], 2, "128 pixels a side"),
+    (["--chunk", "128", "--shard", "200"], 2, "give 256,"),
+    (["--chunk", "128", "--shard", "256", "--zarr-format", "2"], 2, "has no shards"),
     (["--mask", "cloudy"], 2, "default, clear-sky, land, none"),
     (["--mask", "0,12"], 2, "12"),
     (["--dtype", "float64"], 2, "float32"),
@@ -293,6 +296,22 @@ BAD: list[tuple[list[str], int, str]] = [
     (["--aoi", "/nowhere.geojson"], 2, "/nowhere.geojson"),
     (["--config", "/nowhere.toml"], 2, "/nowhere.toml"),
 ]
+
+
+@pytest.mark.slow
+def test_shards_from_run_to_info(arguments: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    sides = ["--chunk", "128", "--shard", "256"]
+    command = [sys.executable, "-m", "ndvi_scale", *arguments, *sides]
+    first, again = (subprocess.run(command, capture_output=True, text=True, check=True).stderr for _ in range(2))
+    assert first.count("Objects are shards: zarr-python 3, xarray and GDAL 3.13 or newer") == 1
+    assert " pixels in chunks of 128 x 128" in first
+    assert "Objects are shards" not in again
+    assert call(*arguments, "--chunk", "128") == 8
+    assert "shard: 256 there, null asked" in capfd.readouterr().err
+    assert call("info", tmp_path / "ndvi.zarr", "--digest", "--json") == 0
+    facts = json.loads(capfd.readouterr().out)
+    assert facts["chunk"] == [128, 128]
+    assert facts["shard"][0] == 256
 
 
 @pytest.mark.parametrize(("bad", "code", "words"), BAD, ids=[" ".join(bad) for bad, _, _ in BAD])

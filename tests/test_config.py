@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,13 @@ CHANGES: dict[str, Any] = {
     "overviews": True,
     "clip": False,
     "chunk": 1024,
+    "shard": 4096,
     "dtype": "float32",
     "zarr_format": 2,
     "on_error": "skip",
 }
+ALL_AT_ONCE = {**CHANGES, "zarr_format": 3}
+"""Format 2 has no shards."""
 
 
 def says(error: pytest.ExceptionInfo[Exception], *parts: str) -> None:
@@ -70,7 +74,7 @@ def test_frozen() -> None:
 
 
 def test_digest_is_that_of_equal_values() -> None:
-    assert RunConfig(**CHANGES).digest() == RunConfig(**CHANGES).digest()
+    assert RunConfig(**ALL_AT_ONCE).digest() == RunConfig(**ALL_AT_ONCE).digest()
     assert len(RunConfig().digest()) == 64
 
 
@@ -83,6 +87,13 @@ def test_each_field_changes_the_digest(name: str) -> None:
     changed = RunConfig(**{name: CHANGES[name]})
     assert changed.digest() != RunConfig().digest()
     assert [line.partition(":")[0] for line in config_differences(RunConfig(), changed)] == [name]
+
+
+def test_a_run_begun_before_there_were_shards_is_the_same_run() -> None:
+    config = RunConfig(chunk=1024, crs="EPSG:32631")
+    assert config.digest() == "841588bdd99de868d7cdc7e9cc02fd67f4371c37d5d14c565536408b0eb42a81"
+    stored = {name: value for name, value in config.as_dict().items() if name != "shard"}
+    assert RunConfig.from_dict(stored) == config
 
 
 def test_offset_none_and_zero_differ() -> None:
@@ -249,6 +260,44 @@ def test_chunk_includes_its_ends(value: int) -> None:
     assert RunConfig(chunk=value).chunk == value
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"chunk": 1024, "shard": 3000}, ("shard 3000", "chunks of 1024", "give 2048 or 3072")),
+        ({"shard": 2048}, ("shard 2048", "chunks of 2048", "give 4096", "smaller chunk")),
+        ({"shard": 512}, ("shard 512", "chunks of 2048", "give 4096", "smaller chunk")),
+        ({"chunk": 8194, "shard": 16384}, ("shard 16384", "chunks of 8194", "leave it out")),
+        ({"chunk": 64, "shard": 2048}, ("chunk 64", "128 pixels", "256 or 512")),
+        ({"chunk": 512, "shard": 2048, "zarr_format": 2}, ("shard 2048", "zarr-format 2", "leave one")),
+        *(
+            ({"chunk": 512, "shard": shard}, (f"shard {shard} ", "even number of pixels up to 16384"))
+            for shard in (0, -1024, 1023, MAX_CHUNK + 512, 1024.0, True, "1024")
+        ),
+    ],
+)
+def test_shards_refused(values: dict[str, Any], said: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        RunConfig(**values)
+    says(caught, *said)
+
+
+@given(
+    chunk=st.integers(64, 2500).map(lambda half: 2 * half), shard=st.integers(1, 8192).map(lambda half: 2 * half)
+)
+def test_a_shard_is_taken_or_others_are_named_that_are(chunk: int, shard: int) -> None:
+    try:
+        config = RunConfig(chunk=chunk, shard=shard)
+    except ConfigError as error:
+        sides = [int(side) for side in re.findall(r"\d+", str(error).partition("give ")[2].partition(",")[0])]
+        assert sides
+        for side in sides:
+            assert RunConfig(chunk=chunk, shard=side).object_side == side
+            assert abs(side - shard) < chunk or side == 2 * chunk
+    else:
+        assert config.object_side == shard
+        assert shard % chunk == 0
+
+
 @pytest.mark.parametrize("classes", [(12,), (-1, 3)])
 def test_a_class_that_does_not_exist_is_refused_however_it_is_given(classes: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError, match="SCL class"):
@@ -361,10 +410,10 @@ def test_a_whole_file(tmp_path: Path) -> None:
 
 
 def test_every_field_may_stand_in_a_file(tmp_path: Path) -> None:
-    plain = {name: value for name, value in CHANGES.items() if name != "aoi"}
+    plain = {name: value for name, value in ALL_AT_ONCE.items() if name != "aoi"}
     lines = [f"{name.replace('_', '-')} = {json.dumps(value)}" for name, value in plain.items()]
     config = make_config(read_config(toml(tmp_path, "\n".join([*lines, "bbox = [1, 43, 2, 44]"]))))
-    assert config.digest() == RunConfig(**CHANGES).digest()
+    assert config.digest() == RunConfig(**ALL_AT_ONCE).digest()
 
 
 def test_paths_count_from_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

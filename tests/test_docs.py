@@ -95,7 +95,7 @@ def test_python_runs(beside_a_sandbox: Path, page: Path, line: int, text: str) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in PAGES if "```console" in page.read_text(encoding="utf-8")])
+@pytest.mark.parametrize("page", sorted({page for page, _, text in blocks("console") if any(commands(text))}))
 def test_commands_run_one_after_another(beside_a_sandbox: Path, page: Path) -> None:
     for source, _, text in blocks("toml"):
         if source == page:

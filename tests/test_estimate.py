@@ -26,9 +26,10 @@ from ndvi_scale.config import RunConfig
 from ndvi_scale.errors import ConfigError
 from ndvi_scale.estimate import READER_BYTES, estimate_plan, parse_size, region_memory, regions_in_flight
 from ndvi_scale.granules import Asset, Granule
-from ndvi_scale.lattice import Lattice, Region, coarser_grid
+from ndvi_scale.lattice import Lattice, Region, coarser_grid, in_strips
 from ndvi_scale.plan import Plan, build_plan
-from ndvi_scale.readers import BlockingReader, Layout, Traffic, open_reader
+from ndvi_scale.readers import BlockingReader, Layout, Reader, Traffic, open_reader
+from ndvi_scale.readers.patience import RUN_BYTES
 from ndvi_scale.region import compute_region
 from ndvi_scale.sandbox import make_sandbox
 from ndvi_scale.search import search_items
@@ -46,10 +47,10 @@ out. Small against the 277 MB of a region of 4096 x 4096."""
 # Bytes, requests, output
 
 
-def counted(plan: Plan) -> tuple[Traffic, int]:
+def counted(plan: Plan, reader: Reader) -> tuple[Traffic, int]:
     """What computing every region asked for, and the bytes that came out."""
-    reader, traffic, size = open_reader(), Traffic(), 0
-    for region in plan.regions():
+    traffic, size = Traffic(), 0
+    for region in in_strips(plan.regions(), plan.lattice):
         data, record = compute_region(plan, region, reader)
         traffic += record.traffic
         size += data["ndvi"].nbytes
@@ -57,11 +58,12 @@ def counted(plan: Plan) -> tuple[Traffic, int]:
 
 
 def assert_close(plan: Plan) -> None:
-    estimate = estimate_plan(plan, open_reader())
-    traffic, size = counted(plan)
-    assert estimate.traffic.bytes == pytest.approx(traffic.bytes, rel=0.25)
-    assert estimate.traffic.requests == pytest.approx(traffic.requests, rel=0.25)
-    assert estimate.output_bytes == size
+    for name in ("cog", "rasterio"):
+        estimate = estimate_plan(plan, open_reader(name))
+        traffic, size = counted(plan, open_reader(name))
+        assert estimate.traffic.bytes == pytest.approx(traffic.bytes, rel=0.25), name
+        assert estimate.traffic.requests == pytest.approx(traffic.requests, rel=0.25), name
+        assert estimate.output_bytes == size
 
 
 @pytest.mark.parametrize(
@@ -111,7 +113,32 @@ def test_an_exact_case() -> None:
     assert estimate.traffic.requests == bands + regions * 2 * (2 + 2 + 1)
     assert estimate.traffic.bytes == regions * 2 * (4 + 4 + 1) * 1000
     assert estimate.output_bytes == 400 * 400 * 2
-    assert estimate.memory(3) - estimate.memory(2) == estimate.region_memory == region_memory(plan)
+    assert estimate.memory(3) - estimate.memory(2) == estimate.region_memory == region_memory(plan, "flat")
+
+
+def kept_case(block_bytes: float, **plan: Any) -> Traffic:
+    """What a reader that keeps blocks of 100 x 100 is said to ask for, without headers."""
+    made = synthetic(**plan)
+    reader = Flat(kept=True, block_bytes=block_bytes)
+    return estimate_plan(made, reader).traffic + Traffic(requests=-3 * len(made.granules))
+
+
+def test_kept_blocks_are_counted_once() -> None:
+    """400 x 400 in regions of 160: 16 blocks of red and of nir, 4 of SCL, each once.
+
+    Columns 0 to 159 want block columns 0 and 1, then 2 and 3 are missing, then none; rows likewise. So 4 of the
+    9 regions ask, for two rows of two blocks each, and of SCL (blocks 200 pixels of red wide) for one block.
+    """
+    assert kept_case(1000.0, shape=(400, 400), chunk=160) == Traffic(2 * 8 + 4, (2 * 16 + 4) * 1000)
+
+
+def test_a_request_is_no_longer_than_the_reader_makes_it() -> None:
+    """Ten rows of ten blocks lie one after another: 100 at once, or as many as a request may take."""
+    whole = {"shape": (1000, 1000), "chunk": 1000}
+    assert kept_case(1000.0, **whole).requests == 3
+    by_four = kept_case(RUN_BYTES / 4, **whole)
+    assert by_four.requests == 2 * 25 + 7
+    assert by_four.bytes == (2 * 100 + 25) * RUN_BYTES // 4
 
 
 class Flat(BlockingReader):
@@ -119,8 +146,9 @@ class Flat(BlockingReader):
 
     name = "flat"
 
-    def __init__(self) -> None:
+    def __init__(self, *, kept: bool = False, block_bytes: float = 1000.0) -> None:
         self.layouts: list[tuple[str, str]] = []
+        self._layout = Layout((100, 100), block_bytes, kept)
 
     def read(self, _: str, asset: Asset, window: Window) -> tuple[np.ndarray, Traffic]:
         shape = window.height, window.width
@@ -132,7 +160,7 @@ class Flat(BlockingReader):
 
     def layout(self, item_id: str, asset: Asset) -> Layout:
         self.layouts.append((asset.href, item_id))
-        return Layout((100, 100), 1000.0)
+        return self._layout
 
 
 def synthetic(
@@ -155,10 +183,11 @@ def plan_of(geobox: GeoBox, chunk: int, href: Any, granules: int, layers: int, s
         time = dt.datetime(2021, 1, 1, 10, tzinfo=dt.UTC) + dt.timedelta(days=day, minutes=minute)
         bands = {band: asset(number, band) for band in ("red", "nir", "scl")}
         found.append(Granule(f"g{number:03}", time, "sentinel-2a", "31TCJ", "", (3, 1), "", **bands))
-    lattice = Lattice(geobox, chunk)
+    config = RunConfig(chunk=chunk, **settings)
+    lattice = Lattice(geobox, config.object_side)
     rows, columns = lattice.objects
     return Plan(
-        config=RunConfig(chunk=chunk, **settings),
+        config=config,
         lattice=lattice,
         days=tuple(dt.date(2021, 1, 1) + dt.timedelta(days=layer) for layer in range(layers)),
         granules=tuple(found),
@@ -218,7 +247,7 @@ def main(text: str, folder: str) -> None:
     case = json.loads(text)
     plan, warm, reader = (made_up_case if case["reader"] == "flat" else stored_case)(case, Path(folder))
     grown = growth(plan, warm, reader, case["workers"], Path(folder))
-    print(json.dumps({"growth": grown, "region": region_memory(plan)}))  # noqa: T201 - its way to answer
+    print(json.dumps({"growth": grown, "region": region_memory(plan, reader.name)}))  # noqa: T201 - its way to answer
 
 
 def made_up_case(case: dict[str, Any], _: Path) -> tuple[Plan, Plan, Any]:
@@ -245,7 +274,7 @@ def resampled(plan: Plan, crs: str, factor: int, overview: int = 1) -> Plan:
     middle = 300_000 + 5 * wide, 4_900_020 - 5 * wide
     x, y = Transformer.from_crs(32631, crs, always_xy=True).transform(*middle)
     left, top = round((x - side * step / 2) / step) * step, round((y + side * step / 2) / step) * step
-    lattice = Lattice(GeoBox((side, side), Affine(step, 0, left, 0, -step, top), crs), plan.lattice.chunk)
+    lattice = Lattice(GeoBox((side, side), Affine(step, 0, left, 0, -step, top), crs), plan.lattice.side)
     small, read = coarser_grid(native, 2), coarser_grid(native, overview)
     granules = tuple(
         dataclasses.replace(
@@ -264,11 +293,11 @@ def stored_case(case: dict[str, Any], folder: Path) -> tuple[Plan, Plan, Any]:
         return str(folder / f"{number}-{band}.tif")
 
     geobox = GeoBox((case["size"],) * 2, Affine(10, 0, 300_000, 0, -10, 4_900_020), "EPSG:32631")
-    plan = plan_of(geobox, case["chunk"], href, 1, 8, {})
+    plan = plan_of(geobox, case["chunk"], href, 1, 8, {"shard": case["shard"]})
     corner = plan_of(geobox, 64, href, 1, 4, {})
     few = {region: rows for region, rows in corner.index.items() if region.iy == region.ix == 0}
     warm = Plan(corner.config, corner.lattice, corner.days, corner.granules, few)
-    return plan, warm, open_reader()
+    return plan, warm, open_reader(case["reader"])
 
 
 @pytest.mark.slow
@@ -312,10 +341,15 @@ def stored_bands(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("chunk", "workers"), [(2048, 1), (2048, 3), (1024, 3)])
-def test_a_run_takes_no_more_than_its_bound(stored_bands: Path, chunk: int, workers: int) -> None:
-    """What `--memory` promises: files, GDAL and all."""
-    case = {"reader": "rasterio", "size": 3072, "chunk": chunk, "workers": workers}
+@pytest.mark.parametrize(
+    ("chunk", "shard", "workers"), [(2048, None, 1), (2048, None, 3), (1024, None, 3), (256, 3072, 2)]
+)
+@pytest.mark.parametrize("reader", ["cog", "rasterio"])
+def test_a_run_takes_no_more_than_its_bound(
+    stored_bands: Path, reader: str, chunk: int, shard: int | None, workers: int
+) -> None:
+    """What `--memory` promises: files, GDAL, packed blocks and all."""
+    case = {"reader": reader, "size": 3072, "chunk": chunk, "shard": shard, "workers": workers}
     for left in stored_bands.glob("*.zarr*"):
         shutil.rmtree(left)
     found = in_a_process(case, stored_bands)
@@ -377,7 +411,7 @@ def test_what_is_let_through_is_within_the_limit(dtype: Any) -> None:
     plan = synthetic(shape=(3000, 3000), chunk=1024, dtype=dtype)
     estimate = estimate_plan(plan, Flat())
     for limit in range(200 * MB, 1000 * MB, 50 * MB):
-        assert estimate.memory(regions_in_flight(plan, 10_000, limit)) <= limit
+        assert estimate.memory(regions_in_flight(plan, 10_000, limit, "flat")) <= limit
 
 
 def refused(plan: Plan, limit: int) -> str:
@@ -389,6 +423,17 @@ def refused(plan: Plan, limit: int) -> str:
 def test_a_chunk_that_does_not_fit() -> None:
     message = refused(synthetic(shape=(9000, 9000), chunk=8192), 512 << 20)
     assert all(part in message for part in ("8192", "MiB", "the memory limit is 512 MiB", "use chunk = "))
+
+
+def test_a_shard_that_does_not_fit() -> None:
+    plan = synthetic(shape=(9000, 9000), chunk=1024, shard=8192)
+    message = refused(plan, 512 << 20)
+    named = int(message.split("use shard = ")[1].split(",")[0])
+    assert "chunk = " not in message
+    assert named % 1024 == 0
+    assert regions_in_flight(synthetic(shape=(9000, 9000), chunk=named), 1, 512 << 20) == 1
+    one_chunk = READER_BYTES + region_memory(synthetic(shape=(9000, 9000), chunk=1024))
+    assert "give more memory" in refused(plan, one_chunk)
 
 
 def test_a_limit_that_no_chunk_fits() -> None:

@@ -15,12 +15,15 @@ from odc.geo.geobox import GeoBox
 
 from ndvi_scale.lattice import (
     SQUARE,
+    STRIP,
     Bounds,
     Lattice,
+    Region,
     Window,
     centres_inside,
     corner,
     fit_lattice,
+    in_strips,
     pixel_place,
     to_pixels,
 )
@@ -69,7 +72,7 @@ def test_objects_cover_the_array_exactly_once(lattice: Lattice) -> None:
         for ix in range(columns):
             place = lattice.window(iy, ix).slices
             assert painted[place].size > 0
-            assert max(painted[place].shape) <= lattice.chunk
+            assert max(painted[place].shape) <= lattice.side
             painted[place] += 1
     assert (painted == 1).all()
 
@@ -77,9 +80,9 @@ def test_objects_cover_the_array_exactly_once(lattice: Lattice) -> None:
 @given(lattice=lattices())
 def test_all_objects_but_the_last_are_whole_chunks(lattice: Lattice) -> None:
     """Zarr puts chunk (iy, ix) at iy * chunk, ix * chunk: slices that disagreed would write two chunks."""
-    chunk_y, chunk_x = lattice.chunk_shape
+    chunk_y, chunk_x = lattice.object_shape
     height, width = lattice.geobox.shape
-    assert (chunk_y, chunk_x) == (min(lattice.chunk, height), min(lattice.chunk, width))
+    assert (chunk_y, chunk_x) == (min(lattice.side, height), min(lattice.side, width))
     for iy in range(lattice.objects[0]):
         for ix in range(lattice.objects[1]):
             rows, columns = lattice.window(iy, ix).slices
@@ -155,7 +158,7 @@ def test_lattice_lies_on_whole_scene_class_pixels_of_the_anchor(fit: tuple[GeoBo
     lattice = fit_lattice(bounds_of(anchor, box), anchor, snap, chunk)
     assert lattice.geobox.crs == anchor.crs
     assert lattice.geobox.resolution == anchor.resolution
-    assert lattice.chunk == chunk
+    assert lattice.side == chunk
     for edge in fit_pixels(lattice, anchor):
         assert edge % snap == 0
     assert all(slice_.start % snap == 0 for slice_ in lattice.window(*(n - 1 for n in lattice.objects)).slices)
@@ -230,7 +233,7 @@ def test_whole_tile_is_a_lattice_of_its_own_grid() -> None:
     lattice = fit_lattice(TILE.boundingbox.bbox, TILE, 2, 2048)
     assert lattice.geobox == TILE
     assert lattice.objects == (6, 6)
-    assert lattice.chunk_shape == (2048, 2048)
+    assert lattice.object_shape == (2048, 2048)
 
 
 def test_a_point_is_one_scene_class_pixel() -> None:
@@ -326,3 +329,38 @@ def test_a_centre_on_the_edge_of_the_aoi_is_judged_alike_in_every_window() -> No
     from_the_edge = centres_inside(GeoBox((8, 100), TILE.affine, TILE.crs), area)
     from_before = centres_inside(shifted(TILE, -1, 0, (8, 101)), area)
     np.testing.assert_array_equal(from_before[:, 1:], from_the_edge)
+
+
+# The order of regions
+
+
+def places(rows: int, columns: int, layers: int = 1) -> list[Region]:
+    return [Region(layer, iy, ix) for layer in range(layers) for iy in range(rows) for ix in range(columns)]
+
+
+def lattice_of(chunk: int) -> Lattice:
+    return Lattice(GeoBox((100_000, 100_000), TILE.affine, TILE.crs), chunk)
+
+
+def test_a_strip_is_done_before_the_next() -> None:
+    found = [(r.iy, r.ix) for r in in_strips(places(2, 5), lattice_of(STRIP // 2))]
+    assert found == [(0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (0, 3), (1, 2), (1, 3), (0, 4), (1, 4)]
+
+
+def test_a_chunk_wider_than_a_strip_is_one() -> None:
+    found = [(r.iy, r.ix) for r in in_strips(places(2, 2), lattice_of(2 * STRIP))]
+    assert found == [(0, 0), (1, 0), (0, 1), (1, 1)]
+
+
+@given(
+    chunk=st.integers(1, 64).map(lambda n: 256 * n), given_order=st.permutations(places(5, 6, 3)), data=st.data()
+)
+def test_every_region_comes_once_and_layers_one_after_another(
+    chunk: int, given_order: list[Region], data: st.DataObject
+) -> None:
+    some = given_order[: data.draw(st.integers(0, len(given_order)))]
+    found = in_strips(some, lattice_of(chunk))
+    assert sorted(found) == sorted(some)
+    assert [r.layer for r in found] == sorted(r.layer for r in found)
+    whole = in_strips(places(5, 6, 3), lattice_of(chunk))
+    assert found == [region for region in whole if region in set(some)]  # whatever is done already

@@ -31,6 +31,7 @@ from ndvi_scale import (
     search_items,
     thread_pool,
 )
+from ndvi_scale.config import LEAST_IN_SHARD
 from ndvi_scale.readers import DEFAULT_READER, READERS
 from ndvi_scale.region import compute_region, merged_bands
 from ndvi_scale.sentinel2 import MASKS
@@ -115,9 +116,12 @@ WARPED: list[dict[str, Any]] = [
 def configs(
     draw: st.DrawFn, bounds: tuple[float, float, float, float], grids: list[dict[str, Any]]
 ) -> dict[str, Any]:
+    chunk = 2 * draw(st.integers(16, 200))
+    chunks = draw(st.sampled_from([0, 2, 3])) if chunk >= LEAST_IN_SHARD else 0
     return {
         "aoi": parse_bbox(draw(boxes(bounds))),
-        "chunk": 2 * draw(st.integers(16, 200)),
+        "chunk": chunk,
+        "shard": chunks * chunk or None,
         "mask": tuple(sorted(MASKS[draw(st.sampled_from(sorted(MASKS)))])),
         "out_of_range": draw(st.sampled_from(["mask", "clip"])),
         "clip": draw(st.booleans()),
@@ -227,6 +231,15 @@ def test_the_law_on_one_window(sandbox: Sandbox, tmp_path: Path) -> None:
     plan = build_plan(items, RunConfig(aoi=parse_bbox((west, south, east, north)), chunk=96))
     truth = expected(plan, items)
     assert (truth != FILL).any()
+    np.testing.assert_array_equal(batch(plan, tmp_path / "ndvi.zarr"), truth)
+    np.testing.assert_array_equal(lazy(plan), truth)
+
+
+def test_the_law_in_shards(sandbox: Sandbox, tmp_path: Path) -> None:
+    items = search_items(sandbox.items)
+    plan = build_plan(items, RunConfig(aoi=parse_bbox(sandbox.bbox), crs="EPSG:32631", chunk=128, shard=256))
+    assert plan.lattice.objects == (2, 1)  # the second reaches over the edge
+    truth = expected(plan, items)
     np.testing.assert_array_equal(batch(plan, tmp_path / "ndvi.zarr"), truth)
     np.testing.assert_array_equal(lazy(plan), truth)
 

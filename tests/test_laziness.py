@@ -85,9 +85,9 @@ def test_building_reads_nothing(sandbox: Sandbox, kind: str) -> None:
     assert reader.read_windows != []
 
 
-@pytest.mark.parametrize("chunk", [32, 64, 2048])
-def test_one_task_a_chunk(sandbox: Sandbox, chunk: int) -> None:
-    plan = plan_of(sandbox, chunk=chunk)
+@pytest.mark.parametrize(("chunk", "shard"), [(32, None), (64, None), (2048, None), (128, 256)])
+def test_one_task_a_region(sandbox: Sandbox, chunk: int, shard: int | None) -> None:
+    plan = plan_of(sandbox, chunk=chunk, shard=shard)
     lazy = open_ndvi(plan, reader=Watched())
     layers, (rows, columns) = len(plan.days), plan.lattice.objects
     assert lazy.data.numblocks == (layers, rows, columns)

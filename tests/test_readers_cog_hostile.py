@@ -439,6 +439,34 @@ def test_a_read_has_a_deadline_however_many_blocks_dawdle(origin: Origin) -> Non
     assert not caught.value.permanent
 
 
+def test_nothing_goes_on_after_an_error(origin: Origin) -> None:
+    """A read that failed asks for no more blocks, and what was on its way is broken off."""
+    asset, _ = many_blocks(origin)
+    reader = CogReader(HURRIED)
+    reader.read("item", asset, Window(0, 0, 1, 1))
+    origin.misbehave(hostile.refusing(404), times=1)
+    origin.misbehave(hostile.slow(0.2))
+    with pytest.raises(ReadError):
+        reader.read("item", asset, Window(0, 0, 1024, 1024))
+    time.sleep(0.5)
+    assert origin.count() < 2 * REQUESTS_PER_HOST
+    assert origin.open == 0
+
+
+def test_a_read_does_not_fail_with_another_that_began_its_blocks(origin: Origin) -> None:
+    asset, dn = many_blocks(origin)
+    reader = CogReader(replace(HURRIED, silence=5.0, deadline=20.0))
+    reader.read("item", asset, Window(0, 0, 1, 1))
+    start, stop = Tiff(origin.directory / "many.tif").block(2)
+    origin.misbehave(hostile.refusing(404), touching=(start, stop))
+    origin.misbehave(hostile.slow(0.3))
+    fails, goes_on = Window(0, 0, 96, 512), Window(64, 0, 64, 512)
+    one, other = reader.start("item", asset, fails), reader.start("item", asset, goes_on)
+    with pytest.raises(ReadError, match="404"):
+        one.result()
+    np.testing.assert_array_equal(other.result()[0], dn[goes_on.slices])
+
+
 # Runs
 
 

@@ -286,6 +286,25 @@ def more_blocks(tiff: Tiff) -> None:
         tiff.recount(code, 400_000_000)
 
 
+def unknown_kind(tiff: Tiff) -> None:
+    at = tiff.entries[crafted.NODATA].at
+    tiff.data[at + 2 : at + 4] = b"\xee\xee"
+
+
+def two_predictors(tiff: Tiff) -> None:
+    """GDAL believes the first, which is right."""
+    tiff.retag(339, crafted.PREDICTOR, 1)
+
+
+def no_such_crs(tiff: Tiff) -> None:
+    keys = tiff.values(crafted.GEO_KEYS)
+    tiff.put(crafted.GEO_KEYS, 375, keys.index(32631))
+
+
+def a_short_scale(tiff: Tiff) -> None:
+    tiff.recount(crafted.PIXEL_SCALE, 1)
+
+
 def a_loop(tiff: Tiff) -> None:
     tiff.link(tiff.first)
 
@@ -352,6 +371,12 @@ LIES = {
     "fewer offsets than blocks": Lie(fewer_blocks),
     "fewer sizes than blocks": Lie(recounting(crafted.TILE_COUNTS, 11)),
     "more offsets than there is memory": Lie(more_blocks, tolerable=True),
+    "more offsets than there are addresses": Lie(recounting(crafted.TILE_OFFSETS, 0xFFFFFFFF), tolerable=True),
+    "a nodata value of 4 GB": Lie(recounting(crafted.NODATA, 0xFFFFFFFF), tolerable=True),
+    "two predictors": Lie(two_predictors, tolerable=True),
+    "a CRS that nobody knows": Lie(no_such_crs, tolerable=True),
+    "a pixel of one side": Lie(a_short_scale, tolerable=True),
+    "a tag of no known kind": Lie(unknown_kind, tolerable=True),
     "offsets that lie beyond the file": Lie(replacing(crafted.TILE_OFFSETS, 0x7FFFFFF0)),
     "a block beyond the file": Lie(putting(crafted.TILE_OFFSETS, 0x7FFFFFF0, 6), block=(1, 2)),
     "a block at the very end": Lie(lambda tiff: tiff.put(crafted.TILE_OFFSETS, len(tiff.data), 6), block=(1, 2)),
@@ -366,6 +391,7 @@ LIES = {
     "blocks of half the size": Lie(putting(crafted.TILE_WIDTH, 64)),
     "a loop of directories": Lie(a_loop, tolerable=True),
     "a directory beyond the file": Lie(a_directory_beyond),
+    "a directory 2^63 bytes away": Lie(lambda tiff: tiff.start_at(1 << 63), options=BIG),
     "a directory within the header": Lie(lambda tiff: tiff.start_at(2)),
     "a directory of 65,535 tags": Lie(a_directory_of_65535, tolerable=True),
     "a directory of 2^60 tags": Lie(a_directory_of_many, options=BIG),

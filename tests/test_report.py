@@ -139,6 +139,15 @@ def test_a_plan(plan: Plan) -> None:
         assert fact in text, fact
 
 
+def test_shards(sandbox: Sandbox) -> None:
+    plan = runs.plan_of(sandbox, chunk=128, shard=256)
+    assert f"{len(plan.index)} of 256 x 256 pixels in chunks of 128 x 128" in shown(
+        report.plan_table(plan, None, 1)
+    )
+    facts = report.plan_json(plan, None)
+    assert (facts["chunk"], facts["shard"]) == ([128, 128], [256, 256])
+
+
 def test_a_plan_without_estimate_promises_nothing(plan: Plan) -> None:
     text = shown(report.plan_table(replace(plan, config=replace(plan.config, mask=())), None, 3))
     assert re.search(r"mask\s+none", text)
@@ -158,7 +167,7 @@ def test_a_plan_for_programs(plan: Plan) -> None:
     facts = report.plan_json(plan, estimate)
     assert json.loads(json.dumps(facts)) == facts
     assert set(facts) == {
-        *("plan", "items", "dropped", "days", "shape", "crs", "transform", "chunk", "regions"),
+        *("plan", "items", "dropped", "days", "shape", "crs", "transform", "chunk", "shard", "regions"),
         *("bytes", "requests", "output_bytes", "region_memory"),
     }
     assert facts["plan"] == plan.id
@@ -167,6 +176,7 @@ def test_a_plan_for_programs(plan: Plan) -> None:
     assert facts["days"] == ["2021-04-02", "2021-04-20", "2021-05-05"]
     assert (facts["shape"], facts["chunk"], facts["crs"]) == ([3, 350, 256], [64, 64], "EPSG:32631")
     assert facts["transform"] == [10, 0, 312_400, 0, -10, 4_796_860]
+    assert facts["shard"] is None
     assert facts["regions"] == len(plan.index)
     assert facts["bytes"] == estimate.traffic.bytes
     assert facts["region_memory"] == estimate.region_memory

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +12,16 @@ import pytest
 import rasterio
 import rioxarray  # noqa: F401 - registers .rio
 import xarray as xr
+import xxhash
 import zarr
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 
 import runs
 from ndvi_scale import open_store, store_digest, write
+from ndvi_scale.composite import is_fill
+from ndvi_scale.lattice import Lattice, Region
 from ndvi_scale.write import VOLATILE, create_template, read_attributes
 
 if TYPE_CHECKING:
@@ -21,6 +29,7 @@ if TYPE_CHECKING:
     from ndvi_scale.sandbox import Sandbox
     from ndvi_scale.store import Store
 
+GDAL = tuple(map(int, rasterio.__gdal_version__.split(".")[:2]))
 PROJ = "f17cb550-5864-4468-aeb7-f3180cfb622f"
 SPATIAL = "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4"
 
@@ -121,9 +130,7 @@ def test_conventions_agree_with_coordinates(made: tuple[Plan, Store]) -> None:
 
 
 @pytest.mark.slow  # so that the quick part, on a Python whose GDAL may be older, does not count on it
-@pytest.mark.skipif(
-    tuple(map(int, rasterio.__gdal_version__.split(".")[:2])) < (3, 12), reason="needs GDAL 3.12 or newer"
-)
+@pytest.mark.skipif(GDAL < (3, 12), reason="needs GDAL 3.12 or newer")
 def test_gdal_reads_pixels_grid_and_nodata(made: tuple[Plan, Store]) -> None:
     plan, store = made
     with rasterio.open(f'ZARR:"{store.url}":/ndvi') as source:
@@ -184,13 +191,28 @@ def test_the_digest_sees_attributes_but_not_volatile_ones(sandbox: Sandbox, tmp_
     assert store_digest(store) != digest
 
 
-def test_a_region_is_replaced_whole_even_by_fill(sandbox: Sandbox, tmp_path: Path) -> None:
-    plan, store = runs.finished_store(sandbox, tmp_path)
-    region = max(plan.regions(), key=lambda r: int((codes_at(store, plan, r) != -32768).sum()))
-    empty = np.full(plan.region_geobox(region).shape.yx, -32768, np.int16)
-    written = write.write_region(write.open_arrays(store), plan, region, {"ndvi": empty})
-    assert (codes_at(store, plan, region) == -32768).all()
+@pytest.mark.parametrize(
+    "settings", [{}, {"zarr_format": 2}, {"dtype": "float32"}, {"chunk": 128, "shard": 256}], ids=str
+)
+def test_a_region_is_replaced_whole_even_by_fill(
+    sandbox: Sandbox, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    """And what is all fill is not stored."""
+    plan, store = runs.finished_store(sandbox, tmp_path, **settings)
+    fill = -32768 if plan.config.dtype == "int16" else np.nan
+    region = max(plan.regions(), key=lambda r: int(valid_at(store, plan, r).sum()))
+    assert write.object_name(plan, region) in store.data_names()
+    empty = np.full(plan.region_geobox(region).shape.yx, fill, plan.config.dtype)
+    # Whatever a person has told zarr-python to do.
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        written = write.write_region(write.open_arrays(store), plan, region, {"ndvi": empty})
+    assert not valid_at(store, plan, region).any()
     assert written == {"ndvi": write.checksum(empty)}
+    assert write.object_name(plan, region) not in store.data_names()
+
+
+def valid_at(store: Store, plan: Plan, region: Any) -> np.ndarray:
+    return ~is_fill(codes_at(store, plan, region))
 
 
 def codes_at(store: Store, plan: Plan, region: Any) -> np.ndarray:
@@ -204,6 +226,104 @@ def test_checksums_in_the_ledger_are_those_of_the_pixels(made: tuple[Plan, Store
     plan, store = made
     for region, record in finished(store, plan.id).items():
         assert record.checksums["ndvi"] == write.checksum(codes_at(store, plan, region))
+
+
+@given(
+    values=arrays(
+        st.sampled_from(["<i2", ">i2", "<f4", "<f8"]),
+        array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=5),
+        elements=st.integers(-100, 100),
+    )
+)
+def test_a_checksum_is_that_of_the_pixels_however_they_lie(values: np.ndarray) -> None:
+    little = values.astype(values.dtype.newbyteorder("<"))
+    expected = xxhash.xxh3_128_hexdigest(little.tobytes())
+    assert write.checksum(values) == write.checksum(np.asfortranarray(values)) == f"xxh3_128:{expected}"
+
+
+# Shards
+
+
+@pytest.fixture(scope="module")
+def sharded(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Store]:
+    return runs.finished_store(sandbox, tmp_path_factory.mktemp("sharded"), chunk=128, shard=256)
+
+
+def test_a_shard_is_a_region(sharded: tuple[Plan, Store]) -> None:
+    plan, store = sharded
+    array = zarr.open_array(store.zarr(read_only=True), path="ndvi", mode="r")
+    assert (array.chunks, array.shards) == ((1, 128, 128), (1, 256, 256))
+    stored = {name for name in store.data_names() if name.startswith("ndvi/c/")}
+    assert stored == {write.object_name(plan, region) for region in plan.regions()}
+    assert plan.region_geobox(Region(0, 1, 0)).shape.yx == (plan.shape[1] - 256, 256)  # reaches over the edge
+
+
+@pytest.mark.parametrize(("side", "chunk", "shard"), [(100, 100, 100), (200, 128, 256), (256, 128, 256)])
+def test_an_array_smaller_than_its_shards(
+    sandbox: Sandbox, tmp_path: Path, side: int, chunk: int, shard: int
+) -> None:
+    plan = runs.plan_of(sandbox, chunk=128, shard=512)
+    plan = replace(plan, lattice=Lattice(plan.lattice.geobox[:side, :side], 512))
+    store = open_store(str(tmp_path / "ndvi.zarr"))
+    create_template(store, plan)
+    array = zarr.open_array(store.zarr(read_only=True), path="ndvi", mode="r")
+    assert (array.chunks, array.shards) == ((1, chunk, chunk), (1, shard, shard))
+    codes = np.arange(side * side, dtype=np.int16).reshape(side, side)
+    write.write_region(write.open_arrays(store), plan, Region(1, 0, 0), {"ndvi": codes})
+    np.testing.assert_array_equal(array[1], codes)
+
+
+def test_the_digest_is_that_of_the_chunks_in_shards_or_not(
+    sandbox: Sandbox, tmp_path: Path, sharded: tuple[Plan, Store]
+) -> None:
+    plan, store = runs.finished_store(sandbox, tmp_path, chunk=128)
+    assert plan.lattice.geobox == sharded[0].lattice.geobox
+    assert store_digest(store) == store_digest(sharded[1])
+    _, other = runs.finished_store(sandbox, tmp_path / "other", chunk=256)
+    assert store_digest(other) != store_digest(store)
+
+
+def test_chunks_of_a_shard_that_are_all_fill_take_no_room(sandbox: Sandbox, tmp_path: Path) -> None:
+    plan, store = runs.plan_of(sandbox, chunk=128, shard=256), open_store(str(tmp_path / "ndvi.zarr"))
+    create_template(store, plan)
+    codes = np.full((256, 256), -32768, np.int16)
+    codes[130:, 130:] = np.random.default_rng(0).integers(-10_000, 10_000, (126, 126))
+    arrays, region = write.open_arrays(store), Region(0, 0, 0)
+    write.write_region(arrays, plan, region, {"ndvi": codes})
+    size = (Path(store.url) / write.object_name(plan, region)).stat().st_size
+    assert size < 128 * 128 * 2 + 200  # one chunk and the index
+    np.testing.assert_array_equal(codes_at(store, plan, region), codes)
+
+
+def test_xarray_reads_shards(sharded: tuple[Plan, Store]) -> None:
+    with xr.open_zarr(sharded[1].url, mask_and_scale=False) as cube:
+        assert cube["ndvi"].encoding["preferred_chunks"] == {"time": 1, "y": 128, "x": 128}
+        np.testing.assert_array_equal(cube["ndvi"].values, codes_of(sharded[1]))
+
+
+@pytest.mark.slow  # as above
+def test_gdal_reads_shards_from_the_version_that_the_warning_names(
+    sharded: tuple[Plan, Store], caplog: pytest.LogCaptureFixture
+) -> None:
+    opened = partial(rasterio.open, f'ZARR:"{sharded[1].url}":/ndvi')
+    if GDAL < (3, 12):
+        pytest.skip("a GDAL that reads no Zarr v3 at all")
+    if GDAL < (3, 13):
+        with pytest.raises(rasterio.errors.RasterioIOError, match="sharding_indexed"):
+            opened()
+    else:
+        with opened() as source:
+            np.testing.assert_array_equal(source.read(), codes_of(sharded[1]))
+
+
+def test_shards_are_warned_of_once(sandbox: Sandbox, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write._warn_of_shards.cache_clear()
+    create_template(open_store(str(tmp_path / "plain.zarr")), runs.plan_of(sandbox, chunk=128))
+    assert not caplog.records
+    for name in ("one", "two"):
+        create_template(open_store(str(tmp_path / name)), runs.plan_of(sandbox, chunk=128, shard=256))
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert all(reader in said for reader in ("zarr-python 3", "xarray", "GDAL 3.13", "rasterio up to 1.5"))
 
 
 def test_nothing_warns_while_opening(made: tuple[Plan, Store]) -> None:

@@ -66,10 +66,25 @@ class Address:
     token: str = field(default="", repr=False)
     """The token in `url`, if any."""
 
+
+@dataclass(frozen=True)
+class Place:
+    """What answers requests for an asset, and by which rule; to be known before anything is signed."""
+
+    name: str
+    """Host, bucket or container; empty where it is this machine's disk."""
+    rule: Access | None
+
     @property
-    def place(self) -> str:
-        """Host, bucket or container: what answers, and what requests are counted by."""
-        return "" if self.kind == "file" else urlsplit(self.url).netloc
+    def may_wait(self) -> bool:
+        """Whether `locate` may have to ask for a token over the network."""
+        return self.rule is not None and self.rule.signing == "sas"
+
+
+def place_of(href: str) -> Place:
+    """Where an asset is, by its href."""
+    href = _as_blob(unsigned(href))
+    return Place(urlsplit(href).netloc if "://" in href else "", access_of(href))
 
 
 def locate(href: str, refused: str = "") -> Address:
@@ -99,12 +114,6 @@ def locate(href: str, refused: str = "") -> Address:
             "https://account.blob.core.windows.net/container/file"
         )
     return Address("az", href, rule)
-
-
-def may_wait(href: str) -> bool:
-    """Whether `locate` may have to ask for a token over the network."""
-    rule = access_of(href)
-    return rule is not None and rule.signing == "sas"
 
 
 @dataclass(frozen=True)
@@ -262,6 +271,7 @@ class TokenCache:
         self._lock = threading.Lock()
         self._locks: dict[tuple[str, str, str], threading.Lock] = {}
         self._tokens: dict[tuple[str, str, str], _Token] = {}
+        self._failures: dict[tuple[str, str, str], tuple[float, str]] = {}
 
     def token(self, rule: Access, href: str, refused: str = "") -> str:
         """The query that signs a blob's href. Raises OSError when the endpoint gives none."""
@@ -277,9 +287,19 @@ class TokenCache:
                 fresh = now < known.renewed and known.query != refused
                 if fresh or now - known.since < YOUNG_S:
                     return known.query
-            found = _new_token(*place)
-            self._tokens[place] = found
+            self._tokens[place] = found = self._ask(place)
             return found.query
+
+    def _ask(self, place: tuple[str, str, str]) -> _Token:
+        """A new token; a failure holds for all that wait for the same one, who else would each ask in turn."""
+        since, why = self._failures.get(place, (-YOUNG_S, ""))
+        if time.monotonic() - since < YOUNG_S:
+            raise ConnectionError(why)
+        try:
+            return _new_token(*place)
+        except OSError as error:
+            self._failures[place] = time.monotonic(), str(error)
+            raise
 
 
 TOKENS: Final = TokenCache()

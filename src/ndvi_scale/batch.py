@@ -93,7 +93,8 @@ def run_batch(
     """
     started = time.perf_counter()
     require_keys(plan.hrefs())
-    in_flight = in_flight or regions_in_flight(plan)
+    reader = reader or open_reader()
+    in_flight = in_flight or regions_in_flight(plan, reader=reader.name)
     _freeze(plan, store)
     write.create_template(store, plan)
     done = _still_there(plan, store, ledger.finished(store, plan.id))
@@ -102,7 +103,7 @@ def run_batch(
     tally = _tally(plan, done)
     if strict:
         _stop_at_conflict(tally.verdicts())
-    task = partial(_compute_and_write, plan, reader or open_reader(), write.open_arrays(store))
+    task = partial(_compute_and_write, plan, reader, write.open_arrays(store))
     book = ledger.Ledger(store, plan.id)
     try:
         for region, future in _windowed(submit, task, ledger.pending(plan, done), in_flight):

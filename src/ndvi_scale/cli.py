@@ -80,7 +80,8 @@ compute_options = _options(
     click.option("--grid", metavar="single|per-zone", help="One grid, or a group of native pixels a UTM zone."),
     click.option("--resolution", type=float, metavar="METRES", help="Pixel size: a multiple of the red band's."),
     click.option("--overviews", is_flag=True, default=None, help="Make coarser pixels of the files' overviews."),
-    click.option("--chunk", type=int, metavar="PIXELS", help="Side of a stored object; 2048 by default."),
+    click.option("--chunk", type=int, metavar="PIXELS", help="Side of what is read at once; 2048 by default."),
+    click.option("--shard", type=int, metavar="PIXELS", help="Side of objects of several chunks; GDAL 3.13 on."),
     click.option("--dtype", metavar="int16|float32", help="int16 codes (NDVI * 10000) or float32."),
     click.option("--zarr-format", type=int, metavar="3|2", help="2 for older readers."),
     click.option("--no-clip", is_flag=True, help="Keep pixels outside the region, up to its rectangle."),
@@ -522,7 +523,7 @@ def _in_flight(plan: Plan, flags: Mapping[str, Any]) -> int:
     from ndvi_scale.estimate import parse_size, regions_in_flight
 
     limit = parse_size(flags["memory"]) if flags["memory"] else None
-    return regions_in_flight(plan, flags["workers"], limit)
+    return regions_in_flight(plan, flags["workers"], limit, flags["reader"])
 
 
 def _console() -> Console:

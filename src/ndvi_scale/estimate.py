@@ -5,34 +5,39 @@ from __future__ import annotations
 import math
 import os
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from heapq import nlargest
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import psutil
 
 from ndvi_scale.access import require_keys
 from ndvi_scale.errors import ConfigError, ReadError
+from ndvi_scale.lattice import COG_BLOCK, Window, in_strips
 from ndvi_scale.placement import cell_factor, source_strips
 from ndvi_scale.readers import (
     CACHE_BYTES,
+    DEFAULT_READER,
     FILE_BYTES,
     OPEN_FILES,
     Layout,
     Reader,
     Traffic,
+    block_pixels,
     block_runs,
     touched_blocks,
 )
+from ndvi_scale.readers.patience import RUN_BYTES
 from ndvi_scale.sentinel2 import BANDS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from odc.geo.geobox import GeoBox
 
-    from ndvi_scale.granules import Asset, Granule
-    from ndvi_scale.lattice import Region, Window
+    from ndvi_scale.granules import Granule
     from ndvi_scale.plan import Plan
 
 SAMPLE: Final = 8
@@ -70,17 +75,11 @@ def estimate_plan(plan: Plan, reader: Reader) -> Estimate:
     """
     require_keys(plan.hrefs())
     layouts = _sample_layouts(plan, reader)
-    traffic = Traffic()
-    pixels = 0
-    for region in plan.regions():
-        pixels += plan.region_pixels(region)
-        for granule in plan.granules_of(region):
-            traffic += _granule_traffic(plan, region, granule, layouts)
-    headers = 3 * len(plan.granules)
+    headers = Traffic(requests=3 * len(plan.granules))
     return Estimate(
-        traffic=traffic + Traffic(requests=headers),
-        output_bytes=pixels * np.dtype(plan.config.dtype).itemsize,
-        region_memory=region_memory(plan),
+        traffic=sum(_traffic(plan, layouts), headers),
+        output_bytes=sum(map(plan.region_pixels, plan.regions())) * np.dtype(plan.config.dtype).itemsize,
+        region_memory=region_memory(plan, reader.name),
     )
 
 
@@ -108,39 +107,147 @@ def _sample_layouts(plan: Plan, reader: Reader) -> dict[str, Layout]:
 
 
 def _mean_layout(layouts: Sequence[Layout]) -> Layout:
-    return Layout(layouts[0].block, sum(layout.block_bytes for layout in layouts) / len(layouts))
+    return replace(layouts[0], block_bytes=sum(layout.block_bytes for layout in layouts) / len(layouts))
 
 
-def _granule_traffic(plan: Plan, region: Region, granule: Granule, layouts: Mapping[str, Layout]) -> Traffic:
+def _traffic(plan: Plan, layouts: Mapping[str, Layout]) -> Iterator[Traffic]:
+    """What each granule costs; worked out once for all dates of a tile."""
+    places: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for region in in_strips(plan.regions(), plan.lattice):
+        for row in plan.index[region]:
+            places[row].append((region.iy, region.ix))
+    known: dict[Any, Traffic] = {}
+    for row, own in places.items():
+        granule = plan.granules[row]
+        key = granule.red.geobox, granule.scl.geobox, tuple(own)
+        if key not in known:
+            known[key] = _granule_traffic(plan, granule, own, layouts)
+        yield known[key]
+
+
+def _granule_traffic(
+    plan: Plan, granule: Granule, places: Iterable[tuple[int, int]], layouts: Mapping[str, Layout]
+) -> Traffic:
+    grid, own = plan.lattice.geobox, granule.grid
+    strips = (strip for place in places for strip in source_strips(grid, plan.lattice.window(*place), own))
+    windows = [strip.placed.native for strip in strips]
     total = Traffic()
-    window = plan.lattice.window(region.iy, region.ix)
-    for placed, _ in source_strips(plan.lattice.geobox, window, granule.grid):
-        for band, asset in granule.assets.items():
-            total += _asset_traffic(asset, placed.native.coarser(granule.spread[band]), layouts[band])
+    for band, asset in granule.assets.items():
+        count = _kept_traffic if layouts[band].kept else _window_traffic
+        total += count(asset.geobox, [window.coarser(granule.spread[band]) for window in windows], layouts[band])
     return total
 
 
-def _asset_traffic(asset: Asset, window: Window, layout: Layout) -> Traffic:
-    rows, columns = touched_blocks(window, layout.block)
-    requests = block_runs(window, layout.block, asset.geobox.shape.x)
-    return Traffic(requests, round(len(rows) * len(columns) * layout.block_bytes))
+def _window_traffic(image: GeoBox, windows: Iterable[Window], layout: Layout) -> Traffic:
+    """Of windows of an image that are read each by itself."""
+    total = Traffic()
+    for window in windows:
+        rows, columns = touched_blocks(window, layout.block)
+        requests = block_runs(window, layout.block, image.shape.x)
+        total += Traffic(requests, round(len(rows) * len(columns) * layout.block_bytes))
+    return total
 
 
-def region_memory(plan: Plan) -> int:
-    """Upper bound of the bytes one region takes while it is computed and written.
+def _kept_traffic(image: GeoBox, windows: Iterable[Window], layout: Layout) -> Traffic:
+    """Of windows of an image one after another, by a reader that keeps blocks until all their pixels are read."""
+    whole, across = Window(0, 0, *image.shape), math.ceil(image.shape.x / layout.block[1])
+    left: dict[tuple[int, int], int] = {}
+    requests = blocks = 0
+    for window in windows:
+        rows, columns = touched_blocks(window, layout.block)
+        touched = [(row, column) for row in rows for column in columns]
+        missing = [row * across + column for row, column in touched if left.get((row, column), 0) <= 0]
+        requests += _runs(missing, layout.block_bytes)
+        blocks += len(missing)
+        for block in touched:
+            unread = left.get(block, 0)
+            left[block] = (unread if unread > 0 else block_pixels(block, layout.block, whole)) - block_pixels(
+                block, layout.block, window
+            )
+    return Traffic(requests, round(blocks * layout.block_bytes))
 
-    A pixel: the layer, a granule's NDVI and the one before it (which Python has not let go yet); red, nir and
-    SCL of both; two boolean masks. Writing takes less: the layer, its bytes and its compressed form. Where pixels
-    are not native ones, the native ones that they are made of, too. Beside that, what the worker's open files keep.
+
+def _runs(numbers: Sequence[int], block_bytes: float) -> int:
+    """Requests for blocks of these numbers (ascending): neighbours at once, up to `RUN_BYTES`."""
+    most = max(1, int(RUN_BYTES // max(block_bytes, 1)))
+    requests = length = 0
+    for number, before in zip(numbers, [None, *numbers], strict=False):
+        length = length + 1 if before is not None and number == before + 1 and length < most else 1
+        requests += length == 1
+    return requests
+
+
+def region_memory(plan: Plan, reader: str = DEFAULT_READER) -> int:
+    """Upper bound of the bytes one region takes while it is read (by a reader of that name), computed and written.
+
+    A pixel: the layer, a granule's NDVI and the one before it, if any (which Python has not let go yet); red, nir
+    and SCL of both; boolean masks (four, measured). Writing takes less: the layer, its compressed
+    chunks, and the shard that is made of them. Where pixels are not native ones, the native ones that they are made
+    of, too. Beside that, blocks that are still packed, or what the worker's open files keep.
     """
-    height, width = plan.lattice.chunk_shape
-    return math.ceil(height * width * _bytes_a_pixel(plan)) + _source_bytes(plan) + OPEN_FILES * FILE_BYTES
+    packed = _packed_bytes(plan) if reader == DEFAULT_READER else 0
+    return _pixel_bytes(plan) + _files_bytes(plan, reader) + packed
+
+
+def _pixel_bytes(plan: Plan) -> int:
+    height, width = plan.lattice.object_shape
+    return math.ceil(height * width * _bytes_a_pixel(plan)) + _source_bytes(plan)
+
+
+def _files_bytes(plan: Plan, reader: str) -> int:
+    """What files that a worker keeps open take; the reader of COGs has none of its own, but JP2 is read by GDAL."""
+    return 0 if reader == DEFAULT_READER and not any(map(_is_jp2, plan.granules)) else OPEN_FILES * FILE_BYTES
+
+
+def _is_jp2(granule: Granule) -> bool:
+    return "jp2" in granule.red.media_type
+
+
+def _packed_bytes(plan: Plan) -> int:
+    """Most bytes of blocks that wait for one region to unpack them, as if packing made them no smaller.
+
+    Those of the reads that may be on their way at once, and the block in work.
+    """
+    grids = {granule.red.geobox: granule for granule in plan.granules if not _is_jp2(granule)}
+    numbers = {grid: number for number, grid in enumerate(grids)}
+    of_row = [numbers.get(granule.red.geobox) for granule in plan.granules]
+    read = {(r.iy, r.ix, tuple(of_row[row] for row in rows)) for r, rows in plan.index.items()}
+    granules, most = list(grids.values()), 0
+    for iy, ix, own in read:
+        sizes = [
+            _blocks_bytes(strip.placed.native, granules[number])
+            for number in own
+            if number is not None
+            for strip in source_strips(plan.lattice.geobox, plan.lattice.window(iy, ix), granules[number].grid)
+        ]
+        most = max(most, sum(nlargest(_reads_at_once(plan), sizes)))
+    return most + 2 * COG_BLOCK**2
+
+
+def _reads_at_once(plan: Plan) -> int:
+    """A granule and the next; where granules are read in strips, two of these and the next granule's first."""
+    return 2 if plan.lattice.geobox.resolution == plan.granules[0].grid.resolution else 3
+
+
+def _blocks_bytes(window: Window, granule: Granule) -> int:
+    """Unpacked bytes of the blocks of red, nir and SCL that a window of the granule's grid touches."""
+    return sum(
+        (1 if band == "scl" else 2) * _blocks_area(window.coarser(granule.spread[band]), asset.geobox)
+        for band, asset in granule.assets.items()
+    )
+
+
+def _blocks_area(window: Window, image: GeoBox) -> int:
+    rows, columns = touched_blocks(window, (COG_BLOCK, COG_BLOCK))
+    height = min(rows.stop * COG_BLOCK, image.shape.y) - rows.start * COG_BLOCK
+    return height * (min(columns.stop * COG_BLOCK, image.shape.x) - columns.start * COG_BLOCK)
 
 
 def _bytes_a_pixel(plan: Plan) -> float:
     item = np.dtype(plan.config.dtype).itemsize
     factor = plan.granules[0].spread["scl"] if _is_native(plan) else 1
-    return 3 * item + 2 * (2 + 2 + 1 / factor**2) + 2
+    held = min(2, max(map(len, plan.index.values())))
+    return item + held * (item + 2 + 2 + 1 / factor**2) + 4
 
 
 def _is_native(plan: Plan) -> bool:
@@ -197,7 +304,9 @@ def default_workers() -> int:
     return min(8, 2 * cores)
 
 
-def regions_in_flight(plan: Plan, workers: int | None = None, limit: int | None = None) -> int:
+def regions_in_flight(
+    plan: Plan, workers: int | None = None, limit: int | None = None, reader: str = DEFAULT_READER
+) -> int:
     """How many regions may be computed at once within `limit` bytes; at most `workers`.
 
     By default `default_workers` and 80 % of the memory that is free. Raises ConfigError when not even one
@@ -205,17 +314,31 @@ def regions_in_flight(plan: Plan, workers: int | None = None, limit: int | None 
     """
     workers = workers or default_workers()
     limit = limit or int(psutil.virtual_memory().available * FREE_SHARE)
-    memory = region_memory(plan)
+    memory = region_memory(plan, reader)
     fitting = (limit - READER_BYTES) // memory
     if fitting >= 1:
         return min(workers, fitting)
-    height, width = plan.lattice.chunk_shape
-    fixed = READER_BYTES + OPEN_FILES * FILE_BYTES
-    per_pixel = (memory - OPEN_FILES * FILE_BYTES) / (height * width)
-    side = math.sqrt(max(limit - fixed, 0) / per_pixel)
-    smaller = int(side) // 256 * 256
-    remedy = f"use chunk = {smaller}, or" if smaller else "give"
+    height, width = plan.lattice.object_shape
+    step = plan.config.chunk if plan.config.shard else 256
+    smaller = _fitting_side(plan, limit - READER_BYTES, reader, step)
+    named = f"shard = {smaller}" if plan.config.shard else f"chunk = {smaller}"
+    remedy = f"use {named}, or" if smaller > (step if plan.config.shard else 0) else "give"
     raise ConfigError(
         f"one region of {height} x {width} pixels takes {math.ceil(memory / 2**20)} MiB and the reader's cache "
         f"{READER_BYTES >> 20} MiB, the memory limit is {limit / 2**20:.3g} MiB: {remedy} more memory"
     )
+
+
+def _fitting_side(plan: Plan, limit: int, reader: str, step: int) -> int:
+    """The largest object, in steps, of which one region takes no more than `limit` bytes; 0 if none does."""
+    height, width = plan.lattice.object_shape
+    a_pixel = _pixel_bytes(plan) / (height * width)
+    fixed, packed = _files_bytes(plan, reader), reader == DEFAULT_READER
+    native = plan.lattice.geobox.resolution.x / plan.granules[0].red.geobox.resolution.x
+    for side in range(min(math.isqrt(height * width), plan.lattice.side - 1) // step * step, 0, -step):
+        read = math.ceil(side * native)
+        window = Window(COG_BLOCK - 1, COG_BLOCK - 1, read, read)  # no other touches more blocks
+        waiting = _reads_at_once(plan) * max(_blocks_bytes(window, granule) for granule in plan.granules)
+        if side**2 * a_pixel + fixed + packed * (waiting + 2 * COG_BLOCK**2) <= limit:
+            return side
+    return 0

@@ -101,21 +101,22 @@ def build_lattice(granules: Sequence[Granule], config: RunConfig) -> Lattice:
             math.floor(left / resolution + PHASE) * resolution,
             math.ceil(top / resolution - PHASE) * resolution,
         )
-        return fit_lattice(area.bounds, _grid(corner, resolution, crs), 1, config.chunk)
+        return fit_lattice(area.bounds, _grid(corner, resolution, crs), 1, config.object_side)
     factor = scl_factor(anchor.red.geobox, anchor.scl.geobox) if resolution == native else 1
     if config.chunk % factor:
         raise ConfigError(f"chunk {config.chunk} is not a multiple of {factor}, the pixels of one SCL pixel")
     affine = anchor.red.geobox.affine
-    return fit_lattice(area.bounds, _grid((affine.c, affine.f), resolution, crs), factor, config.chunk)
+    return fit_lattice(area.bounds, _grid((affine.c, affine.f), resolution, crs), factor, config.object_side)
 
 
 def _check_extent(area: BaseGeometry, resolution: float, config: RunConfig) -> None:
     left, bottom, right, top = area.bounds
-    height, width = (top - bottom) / resolution, (right - left) / resolution
-    if (height / config.chunk + 1) * (width / config.chunk + 1) > MOST_OBJECTS:
+    height, width, side = (top - bottom) / resolution, (right - left) / resolution, config.object_side
+    if (height / side + 1) * (width / side + 1) > MOST_OBJECTS:
         raise ConfigError(
             f"the region spans {height:.0f} x {width:.0f} pixels, more than {MOST_OBJECTS:,} objects of "
-            f"{config.chunk}: check it (a part on the other side of the world?), cut it, or use a larger chunk"
+            f"{side}: check it (a part on the other side of the world?), cut it, or use a larger "
+            f"{'shard' if config.shard else 'chunk'}"
         )
 
 
@@ -226,7 +227,7 @@ def objects_in(lattice: Lattice, area: BaseGeometry) -> set[tuple[int, int]]:
 
 def _object_boxes(lattice: Lattice, places: NDArray[np.int64]) -> NDArray[Any]:
     """Polygons of objects, shape (n,); `places` of shape (n, 2)."""
-    affine, (height, width) = lattice.geobox.affine, lattice.chunk_shape
+    affine, (height, width) = lattice.geobox.affine, lattice.object_shape
     north, west = places[:, 0] * height, places[:, 1] * width
     south = np.minimum(north + height, lattice.geobox.shape.y)
     east = np.minimum(west + width, lattice.geobox.shape.x)

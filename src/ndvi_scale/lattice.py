@@ -18,7 +18,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
     from shapely.geometry.base import BaseGeometry
@@ -33,6 +33,11 @@ it was made from; without this it would drag in one more row of pixels."""
 
 SQUARE = 64
 """Side in pixels of the squares that `centres_inside` decides at once."""
+
+STRIP = 8192
+"""Width in pixels of the strips of `in_strips`. Blocks that a region shares with the one below come again after a
+row of the strip: narrow enough that 64 MiB of compressed blocks hold such a row, wide enough that few blocks lie on
+the border of two strips (`benchmarks/order.py`)."""
 
 Bounds = tuple[float, float, float, float]
 """left, bottom, right, top in a projected CRS, metres."""
@@ -91,23 +96,23 @@ class Lattice:
 
     geobox: GeoBox
     """Shape, affine and CRS of the whole output, y first."""
-    chunk: int
+    side: int
     """Side of an object in pixels; objects at the south and east edge may be smaller."""
 
     @property
-    def chunk_shape(self) -> tuple[int, int]:
-        """Shape (y, x) of a stored chunk: never larger than the array."""
-        return min(self.chunk, self.geobox.shape.y), min(self.chunk, self.geobox.shape.x)
+    def object_shape(self) -> tuple[int, int]:
+        """Shape (y, x) of an object that is no smaller edge: never larger than the array."""
+        return min(self.side, self.geobox.shape.y), min(self.side, self.geobox.shape.x)
 
     @cached_property
     def objects(self) -> tuple[int, int]:
         """Number of objects along (y, x)."""
-        chunk_y, chunk_x = self.chunk_shape
-        return math.ceil(self.geobox.shape.y / chunk_y), math.ceil(self.geobox.shape.x / chunk_x)
+        side_y, side_x = self.object_shape
+        return math.ceil(self.geobox.shape.y / side_y), math.ceil(self.geobox.shape.x / side_x)
 
     def window(self, iy: int, ix: int) -> Window:
         """Rows and columns of the array that object (iy, ix) holds."""
-        height, width = self.chunk_shape
+        height, width = self.object_shape
         row, column = iy * height, ix * width
         shape = self.geobox.shape
         return Window(row, column, min(height, shape.y - row), min(width, shape.x - column))
@@ -120,34 +125,43 @@ class Lattice:
         """Objects (iy, ix) of which `bounds` (left, bottom, right, top; lattice CRS) cover at least a pixel."""
         left, top = to_pixels(self.geobox, bounds[0], bounds[3])
         right, bottom = to_pixels(self.geobox, bounds[2], bounds[1])
-        chunk_y, chunk_x = self.chunk_shape
-        rows = _whole_range(max(top, 0), min(bottom, self.geobox.shape.y), chunk_y)
-        columns = _whole_range(max(left, 0), min(right, self.geobox.shape.x), chunk_x)
+        side_y, side_x = self.object_shape
+        rows = _whole_range(max(top, 0), min(bottom, self.geobox.shape.y), side_y)
+        columns = _whole_range(max(left, 0), min(right, self.geobox.shape.x), side_x)
         for iy in rows:
             for ix in columns:
                 yield iy, ix
 
 
-def _whole_range(start: float, stop: float, chunk: int) -> range:
+def in_strips(regions: Iterable[Region], lattice: Lattice) -> list[Region]:
+    """Regions in the order in which they are computed, so that those that share blocks come soon after each other.
+
+    Layer by layer; a layer in strips from the west, each from north to south, row by row.
+    """
+    wide = max(1, STRIP // lattice.side)
+    return sorted(regions, key=lambda region: (region.layer, region.ix // wide, region.iy, region.ix))
+
+
+def _whole_range(start: float, stop: float, side: int) -> range:
     if stop - start <= 0:
         return range(0)
-    return range(int(start // chunk), math.ceil(stop / chunk))
+    return range(int(start // side), math.ceil(stop / side))
 
 
-def fit_lattice(bounds: Bounds, anchor: GeoBox, snap: int, chunk: int) -> Lattice:
+def fit_lattice(bounds: Bounds, anchor: GeoBox, snap: int, side: int) -> Lattice:
     """The lattice over `bounds` (left, bottom, right, top in the CRS of `anchor`) on the anchor's grid.
 
     `anchor`: native grid of a granule, north up. `snap`: pixels along one SCL pixel; origin and shape are
-    multiples of it from the anchor's origin, so that repeating SCL pixels never shifts. `chunk`: side of an
+    multiples of it from the anchor's origin, so that repeating SCL pixels never shifts. `side`: side of an
     object in pixels, a multiple of `snap`.
     """
     left, top = to_pixels(anchor, bounds[0], bounds[3])
     right, bottom = to_pixels(anchor, bounds[2], bounds[1])
-    x0, x1 = _fit_axis(left, right, snap, chunk)
-    y0, y1 = _fit_axis(top, bottom, snap, chunk)
+    x0, x1 = _fit_axis(left, right, snap, side)
+    y0, y1 = _fit_axis(top, bottom, snap, side)
     a, b, c, d, e, f = list(anchor.affine)[:6]
     affine = Affine(a, b, c + a * x0, d, e, f + e * y0)
-    return Lattice(GeoBox((y1 - y0, x1 - x0), affine, anchor.crs), chunk)
+    return Lattice(GeoBox((y1 - y0, x1 - x0), affine, anchor.crs), side)
 
 
 def corner(grid: GeoBox) -> tuple[float, float]:
@@ -161,11 +175,11 @@ def to_pixels(grid: GeoBox, x: float, y: float) -> tuple[float, float]:
     return (x - left) / grid.affine.a, (y - top) / grid.affine.e
 
 
-def _fit_axis(start: float, stop: float, snap: int, chunk: int) -> tuple[int, int]:
+def _fit_axis(start: float, stop: float, snap: int, side: int) -> tuple[int, int]:
     first = math.floor(start / snap + PHASE) * snap
     last = math.ceil(stop / snap - PHASE) * snap
-    if last - first > chunk:
-        block = COG_BLOCK if chunk % COG_BLOCK == 0 and COG_BLOCK % snap == 0 else chunk
+    if last - first > side:
+        block = COG_BLOCK if side % COG_BLOCK == 0 and COG_BLOCK % snap == 0 else side
         first = first // block * block
     return first, max(last, first + snap)
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-import dask.array as da
 import numpy as np
 import xarray as xr
-from dask.array.core import normalize_chunks
 
 from ndvi_scale import cf
 from ndvi_scale.errors import ConfigError
+from ndvi_scale.graph import PlanGraph, Shared
 from ndvi_scale.kernels import CODE_SCALE, FILL_CODE, MAX_DN, USE, cpu
 from ndvi_scale.lattice import Region
 from ndvi_scale.readers import Reader, open_reader
@@ -21,6 +18,8 @@ from ndvi_scale.region import compute_region, merged_bands
 from ndvi_scale.sentinel2 import MASKS, parse_mask, scl_table
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from numpy.typing import NDArray
 
     from ndvi_scale.plan import Plan
@@ -34,8 +33,6 @@ _BAND_NAMES: Final = {
 BRIGHTEST: Final = 10.0
 """No reflectance comes near this, and hardly a DN lies below."""
 
-_Chunk = Callable[["Plan", Region, Reader], "NDArray[Any]"]
-
 
 def open_ndvi(plan: Plan, *, reader: Reader | None = None) -> xr.DataArray:
     """NDVI of a plan, ``(time, y, x)``, float32 with NaN, named ``ndvi``. Lazy: nothing is read yet.
@@ -43,64 +40,53 @@ def open_ndvi(plan: Plan, *, reader: Reader | None = None) -> xr.DataArray:
     One dask task a chunk, each computing the region that `run_batch` would store there, so the values are
     those of the stored cube. `reader`: what reads the assets; `cog` by default.
     """
-    array = _region_array(plan, _ndvi_chunk, reader or open_reader(), (), np.dtype(np.float32))
+    graph = PlanGraph(plan, reader or open_reader())
+    array = graph.array(graph.compute("ndvi", _ndvi_chunk, _no_ndvi), np.float32)
     return xr.DataArray(array, dims=("time", "y", "x"), coords=_coords(plan), attrs=_ndvi_attrs(), name="ndvi")
 
 
 def load_bands(plan: Plan, *, reader: Reader | None = None) -> xr.Dataset:
     """``red``, ``nir`` (reflectance, float32, NaN without data) and ``scl`` (uint8) of a plan, ``(time, y, x)``.
 
-    Lazy: one task a region reads all three bands once, and one more a variable and chunk takes its own out. The
-    BOA offset is applied. Each pixel comes whole from the granule that `open_ndvi` takes it from, or from the
-    first that has data where none has NDVI: clouds can be seen, and ``compute_ndvi`` of the result with the
-    plan's mask and out-of-range rule gives `open_ndvi` to within half a code (5e-5).
+    Lazy: one task a region reads all three bands once, and one a variable takes its own out (where only one is
+    computed, dask makes one of both). The BOA offset is applied. Each pixel comes whole from the granule that
+    `open_ndvi` takes it from, or from the first that has data where none has NDVI: clouds can be seen, and
+    ``compute_ndvi`` of the result with the plan's mask and out-of-range rule gives `open_ndvi` to within half a
+    code (5e-5).
     """
-    stack = _region_array(plan, _bands_chunk, reader or open_reader(), (3,), np.dtype(np.int16))
+    graph = PlanGraph(plan, reader or open_reader())
+    stacks = graph.compute("bands", _bands_chunk, _no_bands)
     variables = {}
     for position, (band, name) in enumerate(_BAND_NAMES.items()):
         dtype = np.dtype(np.uint8 if band == "scl" else np.float32)
-        array = da.map_blocks(_take_band, stack, position, dtype, dtype=dtype, drop_axis=1)
+        array = graph.array(graph.take(band, stacks, _take_band, position, dtype), dtype)
         attrs = {"long_name": name, "units": "1", "grid_mapping": cf.GRID_MAPPING}
         variables[band] = (("time", "y", "x"), array, attrs)
     return xr.Dataset(variables, coords=_coords(plan), attrs={"title": "Sentinel-2 bands, one layer a solar day"})
 
 
-def _region_array(
-    plan: Plan, chunk: _Chunk, reader: Reader, leading: tuple[int, ...], dtype: np.dtype[Any]
-) -> da.Array:
-    """``(time, *leading, y, x)``: one task a region, whose chunk is what `chunk` makes of it."""
-    layers, height, width = plan.shape
-    sides = normalize_chunks((1, *leading, *plan.lattice.chunk_shape), shape=(layers, *leading, height, width))
-    empty = np.empty((0,) * len(sides), dtype)
-    return da.map_blocks(_compute_block, _Task(plan, reader, chunk), chunks=sides, dtype=dtype, meta=empty)
+def _ndvi_chunk(shared: Shared, *region: int) -> NDArray[np.float32]:
+    data, _ = compute_region(shared.plan, Region(*region), shared.reader)
+    return _decoded(data["ndvi"])[np.newaxis]
 
 
-@dataclass(frozen=True)
-class _Task:
-    """What every block's task shares: one object, so that a graph holds the plan once."""
-
-    plan: Plan
-    reader: Reader
-    chunk: _Chunk
+def _no_ndvi(height: int, width: int) -> NDArray[np.float32]:
+    return np.full((1, height, width), np.nan, np.float32)
 
 
-def _compute_block(task: _Task, block_id: tuple[int, ...] = (0, 0, 0)) -> NDArray[Any]:
-    region = Region(block_id[0], block_id[-2], block_id[-1])
-    return task.chunk(task.plan, region, task.reader)[np.newaxis]
-
-
-def _ndvi_chunk(plan: Plan, region: Region, reader: Reader) -> NDArray[np.float32]:
-    data, _ = compute_region(plan, region, reader)
-    return _decoded(data["ndvi"])
-
-
-def _bands_chunk(plan: Plan, region: Region, reader: Reader) -> NDArray[np.int16]:
-    bands = merged_bands(plan, region, reader)
+def _bands_chunk(shared: Shared, *region: int) -> NDArray[np.int16]:
+    bands = merged_bands(shared.plan, Region(*region), shared.reader)
     return np.stack([bands[band].astype(np.int16) for band in _BAND_NAMES])
 
 
+def _no_bands(height: int, width: int) -> NDArray[np.int16]:
+    nothing = np.full((len(_BAND_NAMES), height, width), FILL_CODE, np.int16)
+    nothing[-1] = 0  # SCL
+    return nothing
+
+
 def _take_band(stack: NDArray[np.int16], position: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    values = stack[:, position]
+    values = stack[np.newaxis, position]
     return values.astype(dtype) if dtype.kind == "u" else _decoded(values)
 
 

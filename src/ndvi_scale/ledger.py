@@ -13,14 +13,12 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from ndvi_scale.errors import ConfigError, StoreError
-from ndvi_scale.lattice import Region
+from ndvi_scale.lattice import Region, in_strips
 from ndvi_scale.planfile import PLAN, decode_plan, encode_plan
 from ndvi_scale.readers import Traffic
 from ndvi_scale.region import RegionRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from ndvi_scale.plan import Plan
     from ndvi_scale.store import Store
 
@@ -134,6 +132,6 @@ def _decode(values: dict[str, Any], plan_id: str) -> RegionRecord | None:
     )
 
 
-def pending(plan: Plan, done: dict[Region, RegionRecord]) -> Iterator[Region]:
-    """Regions of a plan that are still to be computed, in plan order."""
-    return (region for region in plan.regions() if region not in done)
+def pending(plan: Plan, done: dict[Region, RegionRecord]) -> list[Region]:
+    """Regions of a plan that are still to be computed, in the order in which to do so."""
+    return in_strips((region for region in plan.regions() if region not in done), plan.lattice)

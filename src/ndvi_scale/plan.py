@@ -74,6 +74,20 @@ class Plan:
         """Shape (time, y, x) of the output."""
         return len(self.days), self.lattice.geobox.shape.y, self.lattice.geobox.shape.x
 
+    @property
+    def chunk_shape(self) -> tuple[int, int]:
+        """Shape (y, x) of what can be read at once: an object, or where it is a shard a chunk of it."""
+        height, width = self.lattice.object_shape
+        return min(self.config.chunk, height), min(self.config.chunk, width)
+
+    @property
+    def shard_shape(self) -> tuple[int, int] | None:
+        """Shape (y, x) of an object in whole chunks; None where a chunk is an object."""
+        if self.config.shard is None:
+            return None
+        (height, width), (chunk_y, chunk_x) = self.lattice.object_shape, self.chunk_shape
+        return -(-height // chunk_y) * chunk_y, -(-width // chunk_x) * chunk_x
+
     def regions(self) -> Iterator[Region]:
         """Every region that has something to compute, layer by layer, north to south, west to east."""
         return iter(self.index)

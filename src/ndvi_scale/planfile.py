@@ -42,7 +42,7 @@ def encode_plan(plan: Plan) -> dict[str, bytes]:
         "id": plan.id,
         "config_digest": plan.config.digest(),
         "config": plan.config.as_dict(),
-        "lattice": {"chunk": plan.lattice.chunk, **_grid_dict(plan.lattice.geobox)},
+        "lattice": {"chunk": plan.lattice.side, **_grid_dict(plan.lattice.geobox)},
         "days": [day.isoformat() for day in plan.days],
         "dropped": [{"id": item.id, "reason": item.reason} for item in plan.dropped],
     }

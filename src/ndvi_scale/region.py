@@ -42,7 +42,7 @@ class RegionRecord:
     skipped: dict[str, str] = field(default_factory=dict)
     """Granule id → why it was left out (``on_error="skip"``), or which older processing stands in for it."""
     checksums: dict[str, str] = field(default_factory=dict)
-    """Variable → SHA-256 of its pixels; set by whoever wrote them."""
+    """Variable → kind and checksum of its pixels; set by whoever wrote them."""
 
     def with_checksums(self, checksums: dict[str, str]) -> RegionRecord:
         """The record of the region after it was written."""

@@ -112,10 +112,7 @@ def plan_table(plan: Plan, estimate: Estimate | None, in_flight: int) -> Table:
     read = plan.granules[0].red
     if read.overview > 1:
         table.add_row("overviews", f"red and nir of {read.geobox.resolution.x:g} m, 1/{read.overview} of full size")
-    table.add_row(
-        "regions",
-        f"{len(plan.index)} of {plan.lattice.chunk_shape[0]} x {plan.lattice.chunk_shape[1]} pixels",
-    )
+    table.add_row("regions", _regions_cell(plan))
     table.add_row("mask", ", ".join(SCL_CLASSES[number] for number in plan.config.mask) or "none")
     offsets = Counter((g.red.offset, g.red.evidence) for g in plan.granules)
     for (offset, evidence), count in sorted(offsets.items()):
@@ -263,6 +260,12 @@ def progress(console: Console, total: int, done: int) -> Iterator[Callable[[Regi
         yield advance
 
 
+def _regions_cell(plan: Plan) -> str:
+    height, width = plan.lattice.object_shape
+    chunks = " in chunks of {} x {}".format(*plan.chunk_shape) if plan.shard_shape else ""
+    return f"{len(plan.index)} of {height} x {width} pixels{chunks}"
+
+
 def plan_json(plan: Plan, estimate: Estimate | None) -> dict[str, Any]:
     """The plan's facts for a program."""
     facts = {
@@ -273,7 +276,8 @@ def plan_json(plan: Plan, estimate: Estimate | None) -> dict[str, Any]:
         "shape": list(plan.shape),
         "crs": plan_crs(plan),
         "transform": list(plan.lattice.geobox.affine)[:6],
-        "chunk": list(plan.lattice.chunk_shape),
+        "chunk": list(plan.chunk_shape),
+        "shard": list(plan.shard_shape) if plan.shard_shape else None,
         "regions": len(plan.index),
     }
     if estimate is not None:

@@ -70,6 +70,8 @@ class Layout:
     """Height and width of a block in pixels."""
     block_bytes: float
     """Mean compressed size of a block."""
+    kept: bool = False
+    """Whether a block is fetched once for all windows around it."""
 
 
 def touched_blocks(window: Window, block: tuple[int, int]) -> tuple[range, range]:
@@ -78,6 +80,14 @@ def touched_blocks(window: Window, block: tuple[int, int]) -> tuple[range, range
         range(window.row // block[0], math.ceil((window.row + window.height) / block[0])),
         range(window.column // block[1], math.ceil((window.column + window.width) / block[1])),
     )
+
+
+def block_pixels(block: tuple[int, int], shape: tuple[int, int], window: Window) -> int:
+    """How many pixels of a block (row and column of blocks of that shape) a window wants."""
+    top, left = block[0] * shape[0], block[1] * shape[1]
+    height = min(top + shape[0], window.row + window.height) - max(top, window.row)
+    width = min(left + shape[1], window.column + window.width) - max(left, window.column)
+    return max(0, height) * max(0, width)
 
 
 def block_runs(window: Window, block: tuple[int, int], width: int) -> int:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ndvi_scale.lattice import Window
-from ndvi_scale.readers import CACHE_BYTES, Layout, Traffic, touched_blocks
+from ndvi_scale.readers import CACHE_BYTES, Layout, Traffic, block_pixels, touched_blocks
 from ndvi_scale.readers.decode import BlockError, decode_block
 from ndvi_scale.readers.fetch import Fetcher, FetchError
 from ndvi_scale.readers.files import another_file, grid_difference, refusal_hint, unreadable
@@ -28,7 +28,7 @@ from ndvi_scale.readers.patience import GAP_BYTES, HEADERS, RUN_BYTES, Patience
 from ndvi_scale.readers.rasterio import RasterioReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Coroutine, Iterable
 
     from numpy.typing import NDArray
 
@@ -93,7 +93,7 @@ class CogReader:
         except (FetchError, HeaderError) as error:
             raise _said(error, item_id, asset) from None
         _check_grid(header, item_id, asset)
-        return Layout(header.block, float(header.sizes.mean()))
+        return Layout(header.block, float(header.sizes.mean()), kept=True)
 
     def elsewhere(self, item_id: str, asset: Asset, window: Window) -> tuple[NDArray[np.generic], Traffic]:
         """Read by the reader for what is no plain COG."""
@@ -268,8 +268,10 @@ class _State:
         """Put the plan of a reading, its blocks as they come, or what went wrong into its queue."""
         try:
             await self._serve(reading)
-        except Exception as error:  # noqa: BLE001 - whoever asks for the result is to get it
-            reading.arrived.put(error)
+        except BaseException as error:
+            reading.arrived.put(error)  # whoever asks for the result is to get it, also when all is cancelled
+            if not isinstance(error, Exception):
+                raise
 
     async def _serve(self, reading: CogReading) -> None:
         image, window = _image(reading.asset), reading.window
@@ -287,10 +289,8 @@ class _State:
             if not header.sizes[header.number(*block)]:
                 reading.arrived.put(_Arrived(block, None))
         begun = [self._begin_run(reading, header, run) for run in runs]  # now: who looks next is to find them
-        await asyncio.gather(
-            *(self._end_run(reading, run, *parts) for run, parts in zip(runs, begun, strict=True)),
-            *(_hand_over(reading, block, kept) for block, kept in found),
-        )
+        ends = [self._end_run(reading, run, *parts) for run, parts in zip(runs, begun, strict=True)]
+        await _all_or_none([*ends, *(self._hand_over(reading, header, block, kept) for block, kept in found)])
 
     async def header(self, asset: Asset) -> Header:
         """The header of an image, read once. Raises FetchError, HeaderError, UnfitError."""
@@ -335,7 +335,7 @@ class _State:
                 missing.append(block)
                 continue
             found.append((block, kept))
-            kept.left -= _pixels(header, block, window)
+            kept.left -= block_pixels(block, header.block, window)
             if kept.left <= 0:
                 self._drop((image, block))
             else:
@@ -355,7 +355,7 @@ class _State:
         try:
             data = await task
             _whole(data, run)
-        except Exception as error:
+        except BaseException as error:
             for block in run.blocks:
                 self._drop((image, block))
             if isinstance(error, FetchError):
@@ -373,7 +373,8 @@ class _State:
         """Note a block that is on its way, for the windows around this one."""
         number = header.number(*block)
         begin, size = int(header.offsets[number]) - run.start, int(header.sizes[number])
-        left = _pixels(header, block, Window(0, 0, *header.grid.shape)) - _pixels(header, block, reading.window)
+        whole = Window(0, 0, *header.grid.shape)
+        left = block_pixels(block, header.block, whole) - block_pixels(block, header.block, reading.window)
         kept = _Kept(task, slice(begin, begin + size), size, left)
         if left > 0:
             self._kept[_image(reading.asset), block] = kept
@@ -382,20 +383,36 @@ class _State:
                 self._drop(next(iter(self._kept)))
         return kept
 
+    async def _hand_over(self, reading: CogReading, header: Header, block: Block, kept: _Kept) -> None:
+        data, place = kept.data, kept.place  # both are others once the run has come
+        if isinstance(data, asyncio.Task):
+            task, number = data, header.number(*block)
+            try:
+                await asyncio.wait([task])
+                if task.cancelled():  # with the reading that began it
+                    span = int(header.offsets[number]), int(header.sizes[number])
+                    data = await self.fetcher.get(reading.asset.href, *span)
+                else:
+                    data = task.result()[place]
+            except FetchError as error:
+                raise _BlockFetchError(block, error) from None
+        reading.arrived.put(_Arrived(block, data))
+
     def _drop(self, key: tuple[Image, Block]) -> None:
         kept = self._kept.pop(key, None)
         if kept is not None:
             self._bytes -= kept.size
 
 
-async def _hand_over(reading: CogReading, block: Block, kept: _Kept) -> None:
-    data, place = kept.data, kept.place  # both are others once the run has come
-    if isinstance(data, asyncio.Task):
-        try:
-            data = (await asyncio.shield(data))[place]
-        except FetchError as error:
-            raise _BlockFetchError(block, error) from None
-    reading.arrived.put(_Arrived(block, data))
+async def _all_or_none(parts: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run all at once; where one fails nobody waits for the others, and an origin in trouble is left in peace."""
+    tasks = [asyncio.create_task(part) for part in parts]
+    try:
+        await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        raise
 
 
 def _check_sizes(header: Header, blocks: Iterable[Block]) -> None:
@@ -417,13 +434,6 @@ def _whole(data: memoryview, run: _Run) -> None:
             f"block (row {row}, column {column}) should end at byte {run.stop}, the file ends at "
             f"{run.start + len(data)}: it is cut off, or its header is damaged"
         )
-
-
-def _pixels(header: Header, block: Block, window: Window) -> int:
-    """How many pixels of a block a window wants."""
-    height, width = header.block
-    both = Window(block[0] * height, block[1] * width, height, width).overlap(window)
-    return both.height * both.width if both else 0
 
 
 def _runs(header: Header, blocks: Iterable[Block]) -> list[_Run]:

@@ -14,6 +14,9 @@ _FORMS: Final = {42: ("<H", "<I", 4, 12), 43: ("<Q", "<Q", 8, 20)}
 bytes of an entry."""
 _MASKS: Final = {3: 0xFFFF, 4: 0xFFFFFFFF}
 """Type (16-bit, 32-bit number) → the bits of a value that are the number."""
+_KINDS: Final = frozenset({*range(1, 14), 16, 17, 18})
+_VALUES: Final = 1 << 20
+"""Most values of a tag: a band of 10980² in blocks of 16² has half as many."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,9 @@ class Directory:
     """Where the offset of the file's first directory stands."""
     link: slice
     """Where the offset of the next directory stands."""
+    sane: bool
+    """Whether each tag is there once, of a known kind, with no more values than an image needs. Of two async-tiff
+    takes the last and GDAL the first; at other kinds it panics; for too many values it ends the process."""
 
     def alone(self, data: bytes) -> bytes:
         """The same bytes, with this directory first and without a next one: a chain may be long, or a ring."""
@@ -63,14 +69,24 @@ def directories(data: bytes) -> Iterator[Directory]:
 
 def _directory(data: bytes, start: int, place: slice, form: tuple[str, str, int, int]) -> Directory | None:
     counted, offset, _, length = form
+    if start > len(data):
+        return None
     try:
         (count,) = struct.unpack_from(counted, data, start)
-    except (struct.error, OverflowError):
+    except struct.error:
         return None
     first = start + struct.calcsize(counted)
     link = slice(first + count * length, first + count * length + struct.calcsize(offset))
     if link.stop > len(data):
         return None
     entries = [struct.unpack_from(f"<HH{offset[1]}I", data, at) for at in range(first, link.start, length)]
-    numbers = {tag: value & _MASKS[kind] for tag, kind, number, value in entries if number == 1 and kind in _MASKS}
-    return Directory(numbers, start, place, link)
+    return Directory(
+        numbers={
+            tag: value & _MASKS[kind] for tag, kind, number, value in entries if number == 1 and kind in _MASKS
+        },
+        start=start,
+        place=place,
+        link=link,
+        sane=all(kind in _KINDS and number <= _VALUES for _, kind, number, _ in entries)
+        and len({tag for tag, *_ in entries}) == count,
+    )

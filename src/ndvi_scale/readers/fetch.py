@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
-from ndvi_scale.access import Address, locate, may_wait
+from ndvi_scale.access import locate, place_of
 from ndvi_scale.readers import Traffic
 from ndvi_scale.readers.pacing import pacer_of
 from ndvi_scale.readers.ranges import RangeError, RangeReader
@@ -16,6 +16,7 @@ from ndvi_scale.readers.ranges import RangeError, RangeReader
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from ndvi_scale.access import Address, Place
     from ndvi_scale.readers.loop import Loop
     from ndvi_scale.readers.patience import Patience
 
@@ -45,13 +46,15 @@ class Fetcher:
     async def get(self, href: str, start: int, length: int) -> memoryview:
         """`length` bytes of an asset, or those up to its end. Raises FetchError, and ConfigError without keys."""
         end = time.monotonic() + self._patience.deadline
+        place, address = place_of(href), None
         refused, tries = "", 0
-        address = None
         while True:
             tries += 1
             try:
-                address = await _located(href, refused)
-                return await self._try(address, start, length, end)
+                async with self._allowed(place, length):
+                    # Only now: a token could die while its request waits its turn.
+                    address = await _located(href, place, refused)
+                    return await self._try(address, start, length, end)
             except RangeError as failure:
                 error = failure
             wait = self._patience.wait(tries, error.said)
@@ -60,33 +63,32 @@ class Fetcher:
             elif error.final or tries >= self._patience.tries or time.monotonic() + wait > end:
                 raise FetchError(error, tries, address)
             else:
-                if error.said and address:
-                    self._quiet_until[address.place] = time.monotonic() + wait
+                if error.said:
+                    self._quiet_until[place.name] = time.monotonic() + wait
                 await asyncio.sleep(wait)
 
     async def _try(self, address: Address, start: int, length: int, end: float) -> memoryview:
-        async with self._allowed(address, length):
-            longest = min(self._patience.longest_try(length), max(0.1, end - time.monotonic()))
-            try:
-                async with asyncio.timeout(longest):
-                    return await self._ranges.get(address, start, length)
-            except TimeoutError:
-                raise RangeError(f"{length} bytes did not come within {longest:.0f} s") from None
+        longest = min(self._patience.longest_try(length), max(0.1, end - time.monotonic()))
+        try:
+            async with asyncio.timeout(longest):
+                return await self._ranges.get(address, start, length)
+        except TimeoutError:
+            raise RangeError(f"{length} bytes did not come within {longest:.0f} s") from None
 
     @asynccontextmanager
-    async def _allowed(self, address: Address, length: int) -> AsyncIterator[None]:
+    async def _allowed(self, place: Place, length: int) -> AsyncIterator[None]:
         """Wait until a request may go out: by our own limits, by the provider's, and by what its server said."""
-        pacer = pacer_of(address.rule)
-        async with self._loop.host(address.place), self._loop.requests, pacer.connection_async():
+        pacer = pacer_of(place.rule)
+        async with self._loop.host(place.name), self._loop.requests, pacer.connection_async():
             await asyncio.sleep(pacer.reserve(Traffic(1, length)))
-            while (quiet := self._quiet_until.get(address.place, 0.0) - time.monotonic()) > 0:  # noqa: ASYNC110
+            while (quiet := self._quiet_until.get(place.name, 0.0) - time.monotonic()) > 0:  # noqa: ASYNC110
                 await asyncio.sleep(quiet)
             yield
 
 
-async def _located(href: str, refused: str) -> Address:
+async def _located(href: str, place: Place, refused: str) -> Address:
     try:
-        if may_wait(href):
+        if place.may_wait:
             return await asyncio.to_thread(locate, href, refused)
         return locate(href, refused)
     except OSError as error:

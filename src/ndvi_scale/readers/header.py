@@ -11,6 +11,7 @@ from affine import Affine
 from async_tiff import TIFF
 from async_tiff.enums import PlanarConfiguration, SampleFormat
 from odc.geo.geobox import GeoBox
+from pyproj.exceptions import ProjError
 
 from ndvi_scale.lattice import coarser_grid
 from ndvi_scale.readers.decode import DECODERS
@@ -117,10 +118,14 @@ class _Source:
         self.first = data
         if data[:2] == b"MM":
             raise UnfitError("big-endian")
-        self.directory = first_directory(data)
-        if self.directory is None and data[:2] == b"II" and len(data) == HEADER_BYTES:
-            raise UnfitError("its directory is not at the front")
-        return self.directory.alone(data) if self.directory else data
+        self.directory = directory = first_directory(data)
+        if directory is None:
+            if data[:2] == b"II" and len(data) == HEADER_BYTES:
+                raise UnfitError("its directory is not at the front")
+            raise HeaderError(_no_tiff(data, "no directory in it"))
+        if not directory.sane:
+            raise UnfitError("a strange directory")
+        return directory.alone(data)
 
     def beginning_with(self, data: bytes) -> _Source:
         """The same file, as if it began so."""
@@ -148,17 +153,20 @@ async def read_header(get: Get, overview: int = 1) -> Header:
     """
     source = _Source(get)
     image = await _first_image(source)
-    _check_pixels(image, source.directory)
-    _check_place(image)
-    header = _header(image, _grid(image), source.requests)
-    return header if overview == 1 else await _read_overview(source, header, overview)
+    try:
+        _check_pixels(image, source.directory)
+        _check_place(image)
+        header = _header(image, _grid(image), source.requests)
+        return header if overview == 1 else await _read_overview(source, header, overview)
+    except (IndexError, ProjError) as error:  # lists too short, an EPSG code that nobody knows
+        raise UnfitError(f"a strange header: {error}") from None
 
 
 async def _read_overview(source: _Source, whole: Header, overview: int) -> Header:
     grid = coarser_grid(whole.grid, overview)
     wanted = {_SUBFILE: _REDUCED, _HEIGHT: grid.shape.y, _WIDTH: grid.shape.x}
     found = next((d for d in directories(source.first) if wanted.items() <= d.numbers.items()), None)
-    if found is None:
+    if found is None or not found.sane:
         raise UnfitError("no such overview at the front")  # GDAL's reader looks further, or says so
     part = source.beginning_with(found.alone(source.first))
     image = await _first_image(part)
@@ -175,12 +183,12 @@ async def _first_image(source: _Source) -> ImageFileDirectory:
             raise source.failure from None
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise HeaderError(_no_tiff(source.first, error)) from None
+        raise HeaderError(_no_tiff(source.first, str(error))) from None
 
 
-def _no_tiff(first: bytes, error: BaseException) -> str:
+def _no_tiff(first: bytes, why: str) -> str:
     if first[:2] in {b"II", b"MM"}:
-        return f"its TIFF header is damaged ({' '.join(str(error).split())[:120]})"
+        return f"its TIFF header is damaged ({' '.join(why.split())[:120]})"
     return f"it is no TIFF (it begins with {first[:16]!r})"
 
 
