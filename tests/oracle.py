@@ -44,6 +44,8 @@ class Rules:
     offset: int | None = None
     all_zones: bool = False
     """Granules of other zones than the output's take part, too."""
+    overview: int = 1
+    """Red and nir are those of the overview of so many pixels along one."""
 
 
 def offset_of(item: pystac.Item) -> int:
@@ -72,13 +74,16 @@ Bands = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Red, nir and classes, one shape, int64."""
 
 
-def read_bands(item: pystac.Item) -> Bands:
-    """A whole granule, SCL spread to the pixels of red."""
+def read_bands(item: pystac.Item, overview: int = 1) -> Bands:
+    """A whole granule, what is coarser spread to the pixels of what is finest."""
     red, nir, scl = (rasterio.open(item.assets[name].get_absolute_href()) for name in ("red", "nir", "scl"))
     with red, nir, scl:
-        r, n, s = red.read(1).astype(np.int64), nir.read(1).astype(np.int64), scl.read(1)
-    factor = r.shape[0] // s.shape[0]
-    return r, n, np.kron(s, np.ones((factor, factor), s.dtype)).astype(np.int64)
+        assert overview == 1 or all(overview in file.overviews(1) for file in (red, nir))
+        shape = red.height // overview, red.width // overview  # GDAL takes the overview of just this shape
+        found = [*(file.read(1, out_shape=shape) for file in (red, nir)), scl.read(1)]
+    side = max(band.shape[0] for band in found)
+    r, n, s = (np.kron(band, np.ones((side // band.shape[0],) * 2, np.int64)) for band in found)
+    return r, n, s
 
 
 def usable(bands: Bands, rules: Rules) -> np.ndarray:
@@ -175,10 +180,11 @@ def warped(bands: Bands, rules: Rules, where: tuple[np.ndarray, np.ndarray]) -> 
 def placed_codes(item: pystac.Item, grid: Grid, rules: Rules) -> np.ndarray:
     """Codes of a granule in every pixel of the output."""
     transform, epsg = item.assets["red"].extra_fields["proj:transform"], item.properties["proj:epsg"]
-    bands = read_bands(item)
+    bands = read_bands(item, rules.overview)
+    size = transform[0] * item.assets["red"].extra_fields["proj:shape"][0] / bands[0].shape[0]
     shift = offset_of(item) if rules.offset is None else rules.offset
-    factor = round(grid.step / transform[0])
-    fine = replace(grid, step=transform[0], height=grid.height * factor, width=grid.width * factor)
+    factor = round(grid.step / size)
+    fine = replace(grid, step=size, height=grid.height * factor, width=grid.width * factor)
     if epsg != grid.epsg:
         bands = warped(bands, rules, positions(fine, transform, epsg))
     else:

@@ -214,6 +214,9 @@ def test_settings_from_toml_and_flags_over_them(
     assert call("run", "--config", file) == 0
     assert call("plan", "--config", file, "--chunk", "32", "--json") == 0
     assert json.loads(capfd.readouterr().out)["chunk"] == [32, 32]
+    file.write_text(f'catalog = "{sandbox.catalog}"\nbbox = "{box(sandbox)}"\noverviews = true\n')
+    assert call("plan", "--config", file) == errors.ConfigError.exit_code
+    assert "overviews with pixels of 10 m" in capfd.readouterr().err
     file.write_text('chunks = 64\ncatalog = "x"\n')
     assert call("run", "--config", file) == errors.ConfigError.exit_code
     assert "unknown setting 'chunks', did you mean 'chunk'?" in capfd.readouterr().err
@@ -264,6 +267,9 @@ BAD: list[tuple[list[str], int, str]] = [
     (["--cloud-cover", "101"], 2, "0 to 100"),
     (["--resolution", "7"], 2, "10"),
     (["--resolution", "-10"], 2, "-10"),
+    (["--overviews"], 2, "nothing coarser to read"),
+    (["--overviews", "--resolution", "30"], 2, "multiple of 20"),
+    (["--overviews", "--resolution", "20"], 6, "no overview of 1/2"),
     (["--crs", "EPSG:4326"], 2, "not projected"),
     (["--crs", "EPSG:nope"], 2, "EPSG:32631"),
     (["--crs", "EPSG:2263"], 2, "in metres"),

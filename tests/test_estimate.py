@@ -26,7 +26,7 @@ from ndvi_scale.config import RunConfig
 from ndvi_scale.errors import ConfigError
 from ndvi_scale.estimate import READER_BYTES, estimate_plan, parse_size, region_memory, regions_in_flight
 from ndvi_scale.granules import Asset, Granule
-from ndvi_scale.lattice import Lattice, Region, in_strips
+from ndvi_scale.lattice import Lattice, Region, coarser_grid, in_strips
 from ndvi_scale.plan import Plan, build_plan
 from ndvi_scale.readers import BlockingReader, Layout, Reader, Traffic, open_reader
 from ndvi_scale.readers.patience import RUN_BYTES
@@ -261,10 +261,12 @@ GRIDS: dict[str, dict[str, Any]] = {
     "coarser": {"crs": "EPSG:32631", "factor": 3},
     "warped": {"crs": "EPSG:2154", "factor": 1},
     "coarser and warped": {"crs": "EPSG:3035", "factor": 2},
+    "of overviews": {"crs": "EPSG:32631", "factor": 2, "overview": 2},
+    "of overviews coarser than SCL": {"crs": "EPSG:32631", "factor": 4, "overview": 4},
 }
 
 
-def resampled(plan: Plan, crs: str, factor: int) -> Plan:
+def resampled(plan: Plan, crs: str, factor: int, overview: int = 1) -> Plan:
     """The same regions in other pixels, of granules that are wide enough to fill them."""
     step, side = 10 * factor, plan.lattice.geobox.shape.y
     wide = math.ceil(1.5 * side) // 2 * 2 * factor
@@ -273,13 +275,11 @@ def resampled(plan: Plan, crs: str, factor: int) -> Plan:
     x, y = Transformer.from_crs(32631, crs, always_xy=True).transform(*middle)
     left, top = round((x - side * step / 2) / step) * step, round((y + side * step / 2) / step) * step
     lattice = Lattice(GeoBox((side, side), Affine(step, 0, left, 0, -step, top), crs), plan.lattice.side)
-    small = GeoBox((wide // 2, wide // 2), native.affine @ Affine.scale(2), native.crs)
+    small, read = coarser_grid(native, 2), coarser_grid(native, overview)
     granules = tuple(
         dataclasses.replace(
             granule,
-            **{
-                b: dataclasses.replace(a, geobox=small if b == "scl" else native) for b, a in granule.assets.items()
-            },
+            **{b: dataclasses.replace(a, geobox=small if b == "scl" else read) for b, a in granule.assets.items()},
         )
         for granule in plan.granules
     )

@@ -32,7 +32,7 @@ from ndvi_scale import (
     thread_pool,
 )
 from ndvi_scale.config import LEAST_IN_SHARD
-from ndvi_scale.readers import READERS
+from ndvi_scale.readers import DEFAULT_READER, READERS
 from ndvi_scale.region import compute_region, merged_bands
 from ndvi_scale.sentinel2 import MASKS
 
@@ -64,22 +64,23 @@ def expected(plan: Plan, items: Sequence[pystac.Item]) -> np.ndarray:
         clip_range=config.out_of_range == "clip",
         offset=config.offset,
         all_zones=not any("the output in" in dropped.reason for dropped in plan.dropped),
+        overview=plan.granules[0].red.overview,
     )
     area = config.aoi.geometry if config.aoi and config.clip else None
     return oracle.cube(items, grid_of(plan), list(plan.days), area, rules)
 
 
-def batch(plan: Plan, url: Path, workers: int = 2) -> np.ndarray:
+def batch(plan: Plan, url: Path, workers: int = 2, reader: str = DEFAULT_READER) -> np.ndarray:
     store = open_store(str(url))
     with thread_pool(workers) as submit:
-        report = run_batch(plan, store, submit, reader=open_reader(), in_flight=workers + 1)
+        report = run_batch(plan, store, submit, reader=open_reader(reader), in_flight=workers + 1)
     assert not report.failed
     return np.asarray(zarr.open_array(store.zarr(read_only=True), path="ndvi", mode="r")[:])
 
 
-def lazy(plan: Plan) -> np.ndarray:
+def lazy(plan: Plan, reader: str = DEFAULT_READER) -> np.ndarray:
     """Codes of the lazy way, from its floats."""
-    floats = open_ndvi(plan).values
+    floats = open_ndvi(plan, reader=open_reader(reader)).values
     return np.where(np.isnan(floats), FILL, np.rint(floats.astype(np.float64) * 10_000)).astype(np.int16)
 
 

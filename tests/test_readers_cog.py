@@ -150,7 +150,7 @@ def test_headers_travel_with_the_reader(
 def test_learning_leaves_errors_to_the_reads(served: Callable[[str], Asset], range_http: RangeServer) -> None:
     reader, asset = CogReader(Patience(tries=1)), served("there.tif")
     reader.learn([asset_of(f"{asset.href}.absent"), asset])
-    assert set(reader._headers) == {asset.href}
+    assert set(reader._headers) == {(asset.href, 1)}
 
 
 @pytest.mark.slow

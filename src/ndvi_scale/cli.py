@@ -79,6 +79,7 @@ compute_options = _options(
     click.option("--crs", metavar="EPSG:N", help="CRS of the output: a UTM zone, or any in metres."),
     click.option("--grid", metavar="single|per-zone", help="One grid, or a group of native pixels a UTM zone."),
     click.option("--resolution", type=float, metavar="METRES", help="Pixel size: a multiple of the red band's."),
+    click.option("--overviews", is_flag=True, default=None, help="Make coarser pixels of the files' overviews."),
     click.option("--chunk", type=int, metavar="PIXELS", help="Side of what is read at once; 2048 by default."),
     click.option("--shard", type=int, metavar="PIXELS", help="Side of objects of several chunks; GDAL 3.13 on."),
     click.option("--dtype", metavar="int16|float32", help="int16 codes (NDVI * 10000) or float32."),

@@ -77,6 +77,9 @@ class RunConfig:
     """MGRS tiles whose granules alone take part; all where empty."""
     resolution: float | None = None
     """Pixel size in metres, a whole multiple of that of the red band, which is taken for None."""
+    overviews: bool = False
+    """Make coarser pixels of the files' overviews where these fit, in place of their own pixels: fewer bytes, and
+    whatever the provider made of the pixels."""
     clip: bool = True
     """Fill pixels whose centre is outside the AOI; without it the whole rectangle is computed."""
     chunk: int = DEFAULT_CHUNK
@@ -125,6 +128,8 @@ class RunConfig:
         values = asdict(replace(self, aoi=None))
         values["mask"], values["tiles"] = list(self.mask), list(self.tiles)
         values["assets"] = dict(self.assets)
+        if not self.overviews:
+            del values["overviews"]  # so that runs that began before there was a choice are the same still
         values["aoi"] = self.aoi.to_geojson() if self.aoi else None
         return values
 
@@ -150,9 +155,10 @@ def config_differences(old: RunConfig, new: RunConfig) -> tuple[str, ...]:
     """One line a parameter in which two configurations differ: ``chunk: 1024 there, 2048 asked``."""
     before, after = old.as_dict(), new.as_dict()
     lines = []
-    for name in before:
-        if before[name] != after[name]:
-            was, now = (_short(values[name]) for values in (before, after))
+    for name in {**before, **after}:
+        pair = [values.get(name, False) for values in (before, after)]
+        if pair[0] != pair[1]:
+            was, now = map(_short, pair)
             lines.append(f"{name}: {was} there, {now} asked")
     return tuple(lines)
 
@@ -244,6 +250,7 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "crs": (str, type(None)),
     "offset": (int, type(None)),
     "clip": (bool,),
+    "overviews": (bool,),
     "cloud_cover": (int, float, type(None)),
     "resolution": (int, float, type(None)),
 }

@@ -15,7 +15,6 @@ import psutil
 
 from ndvi_scale.access import require_keys
 from ndvi_scale.errors import ConfigError, ReadError
-from ndvi_scale.granules import scl_factor
 from ndvi_scale.lattice import COG_BLOCK, Window, in_strips
 from ndvi_scale.placement import cell_factor, source_strips
 from ndvi_scale.readers import (
@@ -129,15 +128,13 @@ def _traffic(plan: Plan, layouts: Mapping[str, Layout]) -> Iterator[Traffic]:
 def _granule_traffic(
     plan: Plan, granule: Granule, places: Iterable[tuple[int, int]], layouts: Mapping[str, Layout]
 ) -> Traffic:
-    factor = scl_factor(granule.red.geobox, granule.scl.geobox)
-    grid, native = plan.lattice.geobox, granule.red.geobox
-    strips = (strip for place in places for strip in source_strips(grid, plan.lattice.window(*place), native))
+    grid, own = plan.lattice.geobox, granule.grid
+    strips = (strip for place in places for strip in source_strips(grid, plan.lattice.window(*place), own))
     windows = [strip.placed.native for strip in strips]
-    coarse = [window.coarser(factor) for window in windows]
     total = Traffic()
     for band, asset in granule.assets.items():
         count = _kept_traffic if layouts[band].kept else _window_traffic
-        total += count(asset.geobox, coarse if band == "scl" else windows, layouts[band])
+        total += count(asset.geobox, [window.coarser(granule.spread[band]) for window in windows], layouts[band])
     return total
 
 
@@ -221,9 +218,7 @@ def _packed_bytes(plan: Plan) -> int:
             _blocks_bytes(strip.placed.native, granules[number])
             for number in own
             if number is not None
-            for strip in source_strips(
-                plan.lattice.geobox, plan.lattice.window(iy, ix), granules[number].red.geobox
-            )
+            for strip in source_strips(plan.lattice.geobox, plan.lattice.window(iy, ix), granules[number].grid)
         ]
         most = max(most, sum(nlargest(_reads_at_once(plan), sizes)))
     return most + 2 * COG_BLOCK**2
@@ -231,14 +226,15 @@ def _packed_bytes(plan: Plan) -> int:
 
 def _reads_at_once(plan: Plan) -> int:
     """A granule and the next; where granules are read in strips, two of these and the next granule's first."""
-    return 2 if plan.lattice.geobox.resolution == plan.granules[0].red.geobox.resolution else 3
+    return 2 if plan.lattice.geobox.resolution == plan.granules[0].grid.resolution else 3
 
 
 def _blocks_bytes(window: Window, granule: Granule) -> int:
-    """Unpacked bytes of the blocks of red, nir and SCL that a window of native pixels touches."""
-    factor = scl_factor(granule.red.geobox, granule.scl.geobox)
-    coarse = window.coarser(factor)
-    return 4 * _blocks_area(window, granule.red.geobox) + _blocks_area(coarse, granule.scl.geobox)
+    """Unpacked bytes of the blocks of red, nir and SCL that a window of the granule's grid touches."""
+    return sum(
+        (1 if band == "scl" else 2) * _blocks_area(window.coarser(granule.spread[band]), asset.geobox)
+        for band, asset in granule.assets.items()
+    )
 
 
 def _blocks_area(window: Window, image: GeoBox) -> int:
@@ -249,20 +245,19 @@ def _blocks_area(window: Window, image: GeoBox) -> int:
 
 def _bytes_a_pixel(plan: Plan) -> float:
     item = np.dtype(plan.config.dtype).itemsize
-    granule = plan.granules[0]
-    factor = scl_factor(granule.red.geobox, granule.scl.geobox) if _is_native(plan) else 1
+    factor = plan.granules[0].spread["scl"] if _is_native(plan) else 1
     held = min(2, max(map(len, plan.index.values())))
     return item + held * (item + 2 + 2 + 1 / factor**2) + 4
 
 
 def _is_native(plan: Plan) -> bool:
-    """Whether every pixel of the output is one of a granule."""
+    """Whether every pixel of the output is one of a granule, or of its overview."""
     grid = plan.lattice.geobox
     return all((g.crs, g.resolution) == (grid.crs, grid.resolution) for g in _grids(plan))
 
 
 def _grids(plan: Plan) -> set[GeoBox]:
-    return {granule.red.geobox for granule in plan.granules}
+    return {granule.grid for granule in plan.granules}
 
 
 def _source_bytes(plan: Plan) -> int:
@@ -271,7 +266,7 @@ def _source_bytes(plan: Plan) -> int:
         return 0
     lattice = plan.lattice
     windows = {
-        (lattice.window(region.iy, region.ix), plan.granules[row].red.geobox)
+        (lattice.window(region.iy, region.ix), plan.granules[row].grid)
         for region, rows in plan.index.items()
         for row in rows
     }

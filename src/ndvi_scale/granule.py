@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 import numpy as np
 
 from ndvi_scale.errors import ItemError
-from ndvi_scale.granules import Asset, Granule, scl_factor
 from ndvi_scale.kernels import cpu, resample
 from ndvi_scale.lattice import Window
 from ndvi_scale.placement import cell_factor, source_strips
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
     from ndvi_scale.config import RunConfig
+    from ndvi_scale.granules import Asset, Granule
     from ndvi_scale.placement import Nodes, Strip
     from ndvi_scale.readers import Reader, Reading
 
@@ -54,10 +54,10 @@ def start_granule(granule: Granule, grid: GeoBox, window: Window, reader: Reader
     None if they lie apart. Of coarser pixels the first strip is begun, and each further one when its turn comes
     nearer, so that the pixels that they are made of never fill the memory.
     """
-    strips = source_strips(grid, window, granule.red.geobox)
+    strips = source_strips(grid, window, granule.grid)
     if not strips:
         return None
-    factor = cell_factor(grid, granule.red.geobox)
+    factor = cell_factor(grid, granule.grid)
     return GranuleReading(granule, window, factor, one_ahead(_started(granule, strip, reader) for strip in strips))
 
 
@@ -79,10 +79,10 @@ class _Started(NamedTuple):
 
 
 def _started(granule: Granule, strip: Strip, reader: Reader) -> _Started:
-    native = strip.placed.native
-    coarse = native.coarser(scl_factor(granule.red.geobox, granule.scl.geobox))
-    pairs = (granule.red, native), (granule.nir, native), (granule.scl, coarse)
-    return _Started(strip, *(reader.start(granule.id, asset, window) for asset, window in pairs))
+    windows = {band: strip.placed.native.coarser(granule.spread[band]) for band in granule.assets}
+    return _Started(
+        strip, *(reader.start(granule.id, asset, windows[band]) for band, asset in granule.assets.items())
+    )
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class GranuleReading:
     window: Window
     """The lattice's."""
     factor: int
-    """Native pixels along one of the lattice's."""
+    """Pixels of the granule's grid along one of the lattice's."""
     strips: Iterator[_Started]
 
     def finish(self, table: NDArray[np.uint8]) -> GranuleWindow:
@@ -152,15 +152,12 @@ class GranuleReading:
         return bands, cost
 
     def _expanded(self, started: _Started) -> tuple[resample.Bands, Traffic]:
-        """Red, nir and SCL of any native window, SCL repeated to the pixels of red."""
+        """Red, nir and SCL of any native window, the coarser of them repeated to the pixels of the finest."""
         red, nir, scl, traffic = self._bands(started)
         window = started.strip.placed.native
-        factor = scl_factor(self.granule.red.geobox, self.granule.scl.geobox)
-        coarse = window.coarser(factor)
-        top, left = window.row - coarse.row * factor, window.column - coarse.column * factor
-        rows, columns = np.s_[top : top + window.height], np.s_[left : left + window.width]
-        classes = scl.repeat(factor, axis=0)[rows].repeat(factor, axis=1)[:, columns]
-        return (red, nir, classes), traffic
+        classes = _repeated(scl, window, self.granule.spread["scl"])
+        factor = self.granule.spread["red"]
+        return (_repeated(red, window, factor), _repeated(nir, window, factor), classes), traffic
 
     def _bands(
         self, started: _Started
@@ -176,6 +173,16 @@ class GranuleReading:
             _expect(scl, np.uint8, granule.id, granule.scl),
             red_traffic + nir_traffic + scl_traffic,
         )
+
+
+def _repeated(band: NDArray[T], window: Window, factor: int) -> NDArray[T]:
+    """A window of pixels from those `factor` times as wide that hold it."""
+    if factor == 1:
+        return band
+    coarse = window.coarser(factor)
+    top, left = window.row - coarse.row * factor, window.column - coarse.column * factor
+    rows, columns = np.s_[top : top + window.height], np.s_[left : left + window.width]
+    return band.repeat(factor, axis=0)[rows].repeat(factor, axis=1)[:, columns]
 
 
 def _nothing(height: int, width: int) -> resample.Bands:

@@ -9,7 +9,7 @@ import datetime as dt
 import math
 from collections import defaultdict
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import shapely
@@ -56,6 +56,8 @@ class Asset:
     """BOA offset in DN, to be added to every DN but 0; 0 for SCL."""
     evidence: str
     """Why that offset."""
+    overview: int = 1
+    """Pixels of the file along one of `geobox`: 1 for the image itself, 2 for its copy of half the size."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,17 @@ class Granule:
     def assets(self) -> dict[str, Asset]:
         """The three assets by band."""
         return {"red": self.red, "nir": self.nir, "scl": self.scl}
+
+    @cached_property
+    def grid(self) -> GeoBox:
+        """Grid of the finest of its assets: that of red, or that of SCL where red is a coarser overview."""
+        return min((self.red.geobox, self.scl.geobox), key=lambda grid: grid.resolution.x)
+
+    @cached_property
+    def spread(self) -> dict[str, int]:
+        """Band → pixels of `grid` along one of its own."""
+        own = self.grid.resolution.x
+        return {band: round(asset.geobox.resolution.x / own) for band, asset in self.assets.items()}
 
     @property
     def epsg(self) -> int:

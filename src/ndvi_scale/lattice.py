@@ -192,6 +192,13 @@ def pixel_place(grid: GeoBox, other: GeoBox) -> tuple[int, int]:
     return round(column), round(row)
 
 
+def coarser_grid(grid: GeoBox, factor: int) -> GeoBox:
+    """The same ground in pixels `factor` times as wide; its sides are multiples of it."""
+    a, _, c, _, e, f = list(grid.affine)[:6]
+    height, width = grid.shape
+    return GeoBox((height // factor, width // factor), Affine(a * factor, 0, c, 0, e * factor, f), grid.crs)
+
+
 def centres_inside(geobox: GeoBox, area: BaseGeometry) -> NDArray[np.bool_]:
     """True where the centre of a pixel lies in `area` (same CRS), shape (y, x).
 

@@ -25,6 +25,7 @@ from ndvi_scale.grid import (
     project,
 )
 from ndvi_scale.lattice import Lattice, Region
+from ndvi_scale.overviews import with_overviews
 from ndvi_scale.search import footprint
 from ndvi_scale.sentinel2 import solar_day
 
@@ -194,14 +195,18 @@ def _freeze(acquisitions: Processings, config: RunConfig) -> Plan:
     touched = {grid: objects & objects_of(lattice, grid) for grid in {g.red.geobox for g in granules}}
     longitude = middle_longitude(lattice.geobox)
     granules, outside = _within(granules, touched)
+    spares = {g.id: acquisitions.spares[g.id] for g in granules if g.id in acquisitions.spares}
     days = sorted({solar_day(granule.time, longitude) for granule in granules})
+    index = _index(granules, touched, [days.index(solar_day(g.time, longitude)) for g in granules])
+    if config.overviews:
+        granules, spares = with_overviews(granules, spares, lattice)
     return Plan(
         config=config,
         lattice=lattice,
         days=tuple(days),
         granules=tuple(granules),
-        index=_index(granules, touched, [days.index(solar_day(g.time, longitude)) for g in granules]),
-        spares={g.id: acquisitions.spares[g.id] for g in granules if g.id in acquisitions.spares},
+        index=index,
+        spares=spares,
         dropped=tuple(acquisitions.dropped + other_zones + outside),
     )
 

@@ -141,6 +141,7 @@ def _granule_row(granule: Granule) -> dict[str, Any]:
             "type": asset.media_type,
             "offset": asset.offset,
             "evidence": asset.evidence,
+            "overview": asset.overview,
         }
     return row
 
@@ -153,6 +154,7 @@ def _granule(row: Mapping[str, Any]) -> Granule:
             media_type=row[band]["type"],
             offset=row[band]["offset"],
             evidence=row[band]["evidence"],
+            overview=row[band].get("overview", 1),  # plans made before overviews could be read do not say
         )
         for band in ("red", "nir", "scl")
     }

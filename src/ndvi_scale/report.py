@@ -109,6 +109,9 @@ def plan_table(plan: Plan, estimate: Estimate | None, in_flight: int) -> Table:
     table.add_row("items", f"{len(plan.granules)} used, {len(plan.dropped)} dropped{reserve}")
     table.add_row("days", f"{layers}, {plan.days[0]} to {plan.days[-1]}")
     table.add_row("grid", f"{height} x {width} pixels of {geobox.resolution.x:g} m, {plan_crs(plan)}")
+    read = plan.granules[0].red
+    if read.overview > 1:
+        table.add_row("overviews", f"red and nir of {read.geobox.resolution.x:g} m, 1/{read.overview} of full size")
     table.add_row("regions", _regions_cell(plan))
     table.add_row("mask", ", ".join(SCL_CLASSES[number] for number in plan.config.mask) or "none")
     offsets = Counter((g.red.offset, g.red.evidence) for g in plan.granules)

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
     Block = tuple[int, int]
     """Row and column of a block."""
+    Image = tuple[str, int]
+    """A file's href and the reduction of its overview, 1 for the image itself."""
 
 
 class CogReader:
@@ -44,15 +46,15 @@ class CogReader:
 
     name = "cog"
 
-    def __init__(self, patience: Patience | None = None, headers: dict[str, Header] | None = None) -> None:
+    def __init__(self, patience: Patience | None = None, headers: dict[Image, Header] | None = None) -> None:
         self._patience = patience or Patience()
         self._headers = dict(headers or {})
-        self._unfit: dict[str, str] = {}
+        self._unfit: dict[Image, str] = {}
         self._lock = threading.Lock()
         self._state: _State | None = None
         self._other = RasterioReader()
 
-    def __reduce__(self) -> tuple[type[CogReader], tuple[Patience, dict[str, Header]]]:
+    def __reduce__(self) -> tuple[type[CogReader], tuple[Patience, dict[Image, Header]]]:
         """Headers go along; blocks and connections stay."""
         return CogReader, (self._patience, dict(self._headers))
 
@@ -111,7 +113,7 @@ class CogReader:
 
     def _unfit_for(self, asset: Asset) -> str:
         """Why an asset is not read here, or an empty string where it may be."""
-        return "not TIFF" if "jp2" in asset.media_type else self._unfit.get(asset.href, "")
+        return "not TIFF" if "jp2" in asset.media_type else self._unfit.get(_image(asset), "")
 
     def _here(self) -> _State:
         """What belongs to this process: after a fork it is made anew."""
@@ -120,6 +122,10 @@ class CogReader:
             if self._state is None or self._state.loop is not loop:
                 self._state = _State(loop, self._patience, self._headers, self._unfit)
             return self._state
+
+
+def _image(asset: Asset) -> Image:
+    return asset.href, asset.overview
 
 
 # A reading
@@ -248,13 +254,15 @@ class _Run:
 class _State:
     """A reader in one process. Everything but `loop` is touched in the event loop only."""
 
-    def __init__(self, loop: Loop, patience: Patience, headers: dict[str, Header], unfit: dict[str, str]) -> None:
+    def __init__(
+        self, loop: Loop, patience: Patience, headers: dict[Image, Header], unfit: dict[Image, str]
+    ) -> None:
         self.loop = loop
         self.fetcher = loop.shared(patience, lambda: Fetcher(loop, patience))
         self._headers = headers
         self._unfit = unfit
-        self._reading_headers: dict[str, asyncio.Task[Header]] = {}
-        self._kept: OrderedDict[tuple[str, Block], _Kept] = OrderedDict()
+        self._reading_headers: dict[Image, asyncio.Task[Header]] = {}
+        self._kept: OrderedDict[tuple[Image, Block], _Kept] = OrderedDict()
         self._bytes = 0
 
     async def serve(self, reading: CogReading) -> None:
@@ -267,13 +275,13 @@ class _State:
                 raise
 
     async def _serve(self, reading: CogReading) -> None:
-        href, window = reading.asset.href, reading.window
-        known = href in self._headers or href in self._reading_headers
+        image, window = _image(reading.asset), reading.window
+        known = image in self._headers or image in self._reading_headers
         header = await self.header(reading.asset)
         rows, columns = touched_blocks(window, header.block)
         blocks = [(row, column) for row in rows for column in columns]
         _check_sizes(header, blocks)
-        found, missing = self._look_up(href, header, window, blocks)
+        found, missing = self._look_up(image, header, window, blocks)
         runs = _runs(header, missing)
         requests, size = len(runs), sum(run.stop - run.start for run in runs)
         traffic = Traffic(requests + (0 if known else header.requests), size)
@@ -286,22 +294,22 @@ class _State:
         await _all_or_none([*ends, *(self._hand_over(reading, header, block, kept) for block, kept in found)])
 
     async def header(self, asset: Asset) -> Header:
-        """The header of a file, read once. Raises FetchError, HeaderError, UnfitError."""
-        href = asset.href
-        if href in self._headers:
-            return self._headers[href]
-        if href not in self._reading_headers:
-            self._reading_headers[href] = asyncio.create_task(
-                read_header(lambda start, length: self.fetcher.get(href, start, length))
+        """The header of an image, read once. Raises FetchError, HeaderError, UnfitError."""
+        image = _image(asset)
+        if image in self._headers:
+            return self._headers[image]
+        if image not in self._reading_headers:
+            self._reading_headers[image] = asyncio.create_task(
+                read_header(lambda start, length: self.fetcher.get(asset.href, start, length), asset.overview)
             )
         try:
-            header = await asyncio.shield(self._reading_headers[href])
+            header = await asyncio.shield(self._reading_headers[image])
         except UnfitError as error:
-            self._unfit[href] = str(error)
+            self._unfit[image] = str(error)
             raise
         finally:
-            self._reading_headers.pop(href, None)
-        self._headers[href] = header
+            self._reading_headers.pop(image, None)
+        self._headers[image] = header
         if len(self._headers) > HEADERS:
             del self._headers[next(iter(self._headers))]
         return header
@@ -312,26 +320,27 @@ class _State:
 
     async def forget(self, href: str) -> None:
         """Keep neither header nor blocks of a file."""
-        self._headers.pop(href, None)
-        for key in [key for key in self._kept if key[0] == href]:
+        for image in [image for image in self._headers if image[0] == href]:
+            del self._headers[image]
+        for key in [key for key in self._kept if key[0][0] == href]:
             self._drop(key)
 
     def _look_up(
-        self, href: str, header: Header, window: Window, blocks: Iterable[Block]
+        self, image: Image, header: Header, window: Window, blocks: Iterable[Block]
     ) -> tuple[list[tuple[Block, _Kept]], list[Block]]:
         """Blocks that are here or on their way, and those that are not."""
         found, missing = [], []
         for block in blocks:
-            kept = self._kept.get((href, block))
+            kept = self._kept.get((image, block))
             if kept is None:
                 missing.append(block)
                 continue
             found.append((block, kept))
             kept.left -= block_pixels(block, header.block, window)
             if kept.left <= 0:
-                self._drop((href, block))
+                self._drop((image, block))
             else:
-                self._kept.move_to_end((href, block))
+                self._kept.move_to_end((image, block))
         return found, missing
 
     def _begin_run(
@@ -343,19 +352,19 @@ class _State:
     async def _end_run(
         self, reading: CogReading, run: _Run, task: asyncio.Task[memoryview], mine: dict[Block, _Kept]
     ) -> None:
-        href = reading.asset.href
+        image = _image(reading.asset)
         try:
             data = await task
             _whole(data, run)
         except BaseException as error:
             for block in run.blocks:
-                self._drop((href, block))
+                self._drop((image, block))
             if isinstance(error, FetchError):
                 raise _BlockFetchError(run.blocks[0], error) from None
             raise
         for block, kept in mine.items():
             part = data[kept.place]
-            if self._kept.get((href, block)) is kept:
+            if self._kept.get((image, block)) is kept:
                 kept.data, kept.place = (part if len(mine) == 1 else memoryview(bytes(part))), slice(None)
             reading.arrived.put(_Arrived(block, part))
 
@@ -369,7 +378,7 @@ class _State:
         left = block_pixels(block, header.block, whole) - block_pixels(block, header.block, reading.window)
         kept = _Kept(task, slice(begin, begin + size), size, left)
         if left > 0:
-            self._kept[reading.asset.href, block] = kept
+            self._kept[_image(reading.asset), block] = kept
             self._bytes += size
             while self._bytes > CACHE_BYTES:
                 self._drop(next(iter(self._kept)))
@@ -390,7 +399,7 @@ class _State:
                 raise _BlockFetchError(block, error) from None
         reading.arrived.put(_Arrived(block, data))
 
-    def _drop(self, key: tuple[str, Block]) -> None:
+    def _drop(self, key: tuple[Image, Block]) -> None:
         kept = self._kept.pop(key, None)
         if kept is not None:
             self._bytes -= kept.size

@@ -9,6 +9,8 @@ from ndvi_scale.errors import ReadError
 from ndvi_scale.web import shown
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from odc.geo.geobox import GeoBox
 
     from ndvi_scale.granules import Asset
@@ -43,6 +45,18 @@ def another_file(item_id: str, asset: Asset, what: str) -> ReadError:
     return ReadError(
         f"item {item_id} does not describe this file, {shown(asset.href)}: {what}. Leave the item out, or use "
         "on-error = skip",
+        item_id=item_id,
+        asset=shown(asset.href),
+        permanent=True,
+    )
+
+
+def no_overview(item_id: str, asset: Asset, found: Sequence[int]) -> ReadError:
+    """The error for a file without the overview that is to be read; `found`: those that it has."""
+    others = ", ".join(str(number) for number in found) or "none"
+    return ReadError(
+        f"{shown(asset.href)} of item {item_id} has no overview of 1/{asset.overview} of its size (it has: {others}"
+        "): leave --overviews out, to make coarser pixels of its own",
         item_id=item_id,
         asset=shown(asset.href),
         permanent=True,

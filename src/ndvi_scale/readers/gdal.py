@@ -26,6 +26,7 @@ from ndvi_scale.readers.files import (
     DTYPES,
     another_file,
     grid_difference,
+    no_overview,
     refusal_hint,
     unreadable,
 )
@@ -149,7 +150,7 @@ def open_checked(opening: Opening, item_id: str, asset: Asset) -> rasterio.Datas
     """
     driver = "JP2OpenJPEG" if "jp2" in asset.media_type else "GTiff"
     try:
-        source = rasterio.open(opening.path, driver=driver, sharing=False)
+        source = _open_image(opening.path, driver, item_id, asset)
     except NotGeoreferencedWarning as warning:  # where warnings are errors
         raise another_file(item_id, asset, str(warning)) from None
     try:
@@ -159,6 +160,18 @@ def open_checked(opening: Opening, item_id: str, asset: Asset) -> rasterio.Datas
         source.close()
         raise
     return source
+
+
+def _open_image(path: str, driver: str, item_id: str, asset: Asset) -> rasterio.DatasetReader:
+    """The file's own image, or its overview that the asset means."""
+    source = rasterio.open(path, driver=driver, sharing=False)
+    if asset.overview == 1:
+        return source
+    with source:
+        found = source.overviews(1)
+    if asset.overview not in found:
+        raise no_overview(item_id, asset, found)
+    return rasterio.open(path, driver=driver, sharing=False, overview_level=found.index(asset.overview))
 
 
 def _check_pixels(item_id: str, asset: Asset, source: rasterio.DatasetReader) -> None:

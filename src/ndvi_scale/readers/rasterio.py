@@ -46,7 +46,7 @@ class RasterioReader(BlockingReader):
             try:
                 return source.read(1, window=area), traffic
             except Exception:
-                self._forget(asset.href)
+                self._forget(asset)
                 raise
 
         return with_access(item_id, asset, action)
@@ -56,17 +56,18 @@ class RasterioReader(BlockingReader):
         return with_access(item_id, asset, lambda opening, _: layout_of(self._open(opening, item_id, asset)))
 
     def _open(self, opening: Opening, item_id: str, asset: Asset) -> rasterio.DatasetReader:
-        files: OrderedDict[str, tuple[str, rasterio.DatasetReader]]
+        files: OrderedDict[tuple[str, int], tuple[str, rasterio.DatasetReader]]
+        image = asset.href, asset.overview
         files = self._local.__dict__.setdefault("files", OrderedDict())
-        path, source = files.get(asset.href, ("", None))
+        path, source = files.get(image, ("", None))
         if source is not None and path == opening.path:
-            files.move_to_end(asset.href)
+            files.move_to_end(image)
             return source
         if source is not None:  # under a token that is no longer the one to use
-            del files[asset.href]
+            del files[image]
             source.close()
         source = open_checked(opening, item_id, asset)
-        files[asset.href] = opening.path, source
+        files[image] = opening.path, source
         if len(files) > OPEN_FILES:
             files.popitem(last=False)[1][1].close()
         return source
@@ -77,7 +78,7 @@ class RasterioReader(BlockingReader):
         self._seen.add(href)
         return Traffic(requests=int(new))
 
-    def _forget(self, href: str) -> None:
-        _, source = self._local.files.pop(href, ("", None))
+    def _forget(self, asset: Asset) -> None:
+        _, source = self._local.files.pop((asset.href, asset.overview), ("", None))
         if source is not None:
             source.close()
