@@ -53,6 +53,7 @@ class CogReader:
         self._lock = threading.Lock()
         self._state: _State | None = None
         self._other = RasterioReader()
+        load_kernel()
 
     def __reduce__(self) -> tuple[type[CogReader], tuple[Patience, dict[Image, Header]]]:
         """Headers go along; blocks and connections stay."""
@@ -67,7 +68,6 @@ class CogReader:
         else:
             state = self._here()
             state.loop.run(state.serve(reading))
-            load_kernel()
         return reading
 
     def read(self, item_id: str, asset: Asset, window: Window) -> tuple[NDArray[np.generic], Traffic]:

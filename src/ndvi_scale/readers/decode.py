@@ -49,7 +49,7 @@ _scratch = threading.local()
 
 @cache
 def load_kernel() -> None:
-    """Load the compiled kernel in a thread: 0.2 s of LLVM that pass while the first bytes are on their way."""
+    """Load the compiled kernel, once, in a thread: 0.3 s of LLVM for which all that decode would have to wait."""
 
     def load() -> None:
         for dtype in (np.uint8, np.uint16):
