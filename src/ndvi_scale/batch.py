@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from ndvi_scale.config import config_differences
 from ndvi_scale.errors import NdviScaleError, OffsetConflictError, PlanMismatchError, StoreError
 from ndvi_scale.estimate import default_workers, regions_in_flight
 from ndvi_scale.readers import Reader, Traffic, open_reader
-from ndvi_scale.region import RegionRecord, compute_region, total_counters
+from ndvi_scale.region import RegionRecord, compute_region, prefetch_region, total_counters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -59,6 +60,17 @@ class RunReport:
     """Whether the pixels agree with the offset, for each granule that a region saw, in mosaic order."""
 
 
+@dataclass(frozen=True)
+class ThreadSubmit:
+    """Submits to threads of this process, which share the driver's reader."""
+
+    pool: ThreadPoolExecutor
+
+    def __call__(self, function: Callable[..., Any], /, *args: Any) -> Future[Any]:
+        """See `Submit`."""
+        return self.pool.submit(function, *args)
+
+
 @contextmanager
 def thread_pool(workers: int | None = None) -> Iterator[Submit]:
     """A `Submit` on threads of this process, `default_workers` of them if no number is given.
@@ -67,7 +79,7 @@ def thread_pool(workers: int | None = None) -> Iterator[Submit]:
     """
     pool = ThreadPoolExecutor(workers or default_workers(), thread_name_prefix="region")
     try:
-        yield pool.submit
+        yield ThreadSubmit(pool)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -104,9 +116,10 @@ def run_batch(
     if strict:
         _stop_at_conflict(tally.verdicts())
     task = partial(_compute_and_write, plan, reader, write.open_arrays(store))
+    ahead = partial(prefetch_region, plan, reader=reader) if isinstance(submit, ThreadSubmit) else _not_ahead
     book = ledger.Ledger(store, plan.id)
     try:
-        for region, future in _windowed(submit, task, ledger.pending(plan, done), in_flight):
+        for region, future in _windowed(submit, task, ledger.pending(plan, done), in_flight, ahead):
             try:
                 record = future.result()
             except StoreError:
@@ -177,19 +190,38 @@ def _compute_and_write(plan: Plan, reader: Reader, arrays: Any, region: Region) 
     return record.with_checksums(write.write_region(arrays, plan, region, data))
 
 
+def _not_ahead(_: Region) -> None:
+    """Other processes have readers of their own."""
+
+
 def _windowed(
-    submit: Submit, task: Callable[[Region], RegionRecord], regions: Iterable[Region], in_flight: int
+    submit: Submit,
+    task: Callable[[Region], RegionRecord],
+    regions: Iterable[Region],
+    in_flight: int,
+    ahead: Callable[[Region], None],
 ) -> Iterator[tuple[Region, Future[RegionRecord]]]:
-    """Submit regions, never more than `in_flight` unfinished ones, and yield each when it is finished."""
-    queue = iter(regions)
-    running = {submit(task, region): region for region in islice(queue, in_flight)}
+    """Submit regions, never more than `in_flight` unfinished ones, and yield each when it is finished.
+
+    `ahead` is called of regions shortly before they are submitted: of half as many as are in flight.
+    """
+    queue, soon = deque(regions), max(1, in_flight // 2)
+    running = {submit(task, region): region for region in _taken(queue, in_flight)}
+    for region in islice(queue, soon):
+        ahead(region)
     while running:
         finished, _ = wait(running, return_when=FIRST_COMPLETED)
         for future in finished:
             region = running.pop(future)
-            for following in islice(queue, 1):
+            for following in _taken(queue, 1):
                 running[submit(task, following)] = following
+            if len(queue) >= soon:
+                ahead(queue[soon - 1])
             yield region, future
+
+
+def _taken(queue: deque[Region], count: int) -> list[Region]:
+    return [queue.popleft() for _ in range(min(count, len(queue)))]
 
 
 def read_report(plan: Plan, store: Store) -> RunReport:

@@ -206,7 +206,7 @@ def _is_jp2(granule: Granule) -> bool:
 def _packed_bytes(plan: Plan) -> int:
     """Most bytes of blocks that wait for one region to unpack them, as if packing made them no smaller.
 
-    Those of the reads that may be on their way at once, and the block in work.
+    Those of the reads that may be on their way at once, of the region that is read ahead, and the block in work.
     """
     grids = {granule.red.geobox: granule for granule in plan.granules if not _is_jp2(granule)}
     numbers = {grid: number for number, grid in enumerate(grids)}
@@ -220,7 +220,7 @@ def _packed_bytes(plan: Plan) -> int:
             if number is not None
             for strip in source_strips(plan.lattice.geobox, plan.lattice.window(iy, ix), granules[number].grid)
         ]
-        most = max(most, sum(nlargest(_reads_at_once(plan), sizes)))
+        most = max(most, sum(nlargest(_reads_at_once(plan), sizes)) + max(sizes, default=0))
     return most + 2 * COG_BLOCK**2
 
 

@@ -61,6 +61,13 @@ def start_granule(granule: Granule, grid: GeoBox, window: Window, reader: Reader
     return GranuleReading(granule, window, factor, one_ahead(_started(granule, strip, reader) for strip in strips))
 
 
+def prefetch_granule(granule: Granule, grid: GeoBox, window: Window, reader: Reader) -> None:
+    """Begin what `start_granule` will begin, where the reader can."""
+    for strip in source_strips(grid, window, granule.grid)[:1]:
+        for asset, part in _parts(granule, strip):
+            reader.prefetch(granule.id, asset, part)
+
+
 def read_granule(
     granule: Granule, grid: GeoBox, window: Window, reader: Reader, table: NDArray[np.uint8]
 ) -> GranuleWindow | None:
@@ -79,10 +86,13 @@ class _Started(NamedTuple):
 
 
 def _started(granule: Granule, strip: Strip, reader: Reader) -> _Started:
-    windows = {band: strip.placed.native.coarser(granule.spread[band]) for band in granule.assets}
-    return _Started(
-        strip, *(reader.start(granule.id, asset, windows[band]) for band, asset in granule.assets.items())
-    )
+    return _Started(strip, *(reader.start(granule.id, *part) for part in _parts(granule, strip)))
+
+
+def _parts(granule: Granule, strip: Strip) -> list[tuple[Asset, Window]]:
+    """What is read of red, nir and SCL for a strip."""
+    native = strip.placed.native
+    return [(asset, native.coarser(granule.spread[band])) for band, asset in granule.assets.items()]
 
 
 @dataclass(frozen=True)

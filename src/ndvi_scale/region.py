@@ -12,7 +12,7 @@ import shapely
 
 from ndvi_scale.composite import empty_layer, fill_of, is_fill, merged_day
 from ndvi_scale.errors import ItemError, ReadError
-from ndvi_scale.granule import GranuleReading, GranuleWindow, granule_ndvi, start_granule
+from ndvi_scale.granule import GranuleReading, GranuleWindow, granule_ndvi, prefetch_granule, start_granule
 from ndvi_scale.kernels import COUNTERS, FILL_CODE, MAX_DN, NODATA_DN
 from ndvi_scale.lattice import centres_inside
 from ndvi_scale.readers import Reader, Traffic, one_ahead
@@ -79,6 +79,13 @@ def compute_region(plan: Plan, region: Region, reader: Reader) -> tuple[dict[str
         skipped=skipped,
     )
     return {"ndvi": layer}, record
+
+
+def prefetch_region(plan: Plan, region: Region, reader: Reader) -> None:
+    """Begin to read the first granule of a region that is soon to be computed, where the reader can."""
+    window = plan.lattice.window(region.iy, region.ix)
+    for granule in plan.granules_of(region)[:1]:
+        prefetch_granule(granule, plan.lattice.geobox, window, reader)
 
 
 def _valid(layer: NDArray[Any], counted: Collection[Mapping[str, int]]) -> int:

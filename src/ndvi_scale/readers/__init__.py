@@ -143,6 +143,10 @@ class Reader(Protocol):
         """Begin to read a window, where the reader can; never waits, and raises nothing that `result` can."""
         ...
 
+    def prefetch(self, item_id: str, asset: Asset, window: Window) -> None:
+        """Begin, where the reader can, what the next `start` of this window is to find begun."""
+        ...
+
     def read(self, item_id: str, asset: Asset, window: Window) -> tuple[NDArray[np.generic], Traffic]:
         """DN of a window, shape (height, width), in the asset's own dtype, and what it cost.
 
@@ -162,6 +166,10 @@ class BlockingReader(ABC):
     @abstractmethod
     def read(self, item_id: str, asset: Asset, window: Window) -> tuple[NDArray[np.generic], Traffic]:
         """See `Reader.read`."""
+
+    def prefetch(self, item_id: str, asset: Asset, window: Window) -> None:  # noqa: ARG002
+        """Nothing: there is no reading before its result is asked for."""
+        return
 
     def start(self, item_id: str, asset: Asset, window: Window) -> Reading:
         """See `Reader.start`."""

@@ -51,6 +51,7 @@ class CogReader:
         self._headers = dict(headers or {})
         self._unfit: dict[Image, str] = {}
         self._lock = threading.Lock()
+        self._ahead: dict[tuple[Image, Window], CogReading] = {}
         self._state: _State | None = None
         self._other = RasterioReader()
         load_kernel()
@@ -59,8 +60,17 @@ class CogReader:
         """Headers go along; blocks and connections stay."""
         return CogReader, (self._patience, dict(self._headers))
 
+    def prefetch(self, item_id: str, asset: Asset, window: Window) -> None:
+        """See `Reader.prefetch`."""
+        key = _image(asset), window
+        if key not in self._ahead:
+            self._ahead[key] = self.start(item_id, asset, window)
+
     def start(self, item_id: str, asset: Asset, window: Window) -> CogReading:
         """See `Reader.start`."""
+        ahead = self._ahead.pop((_image(asset), window), None)
+        if ahead is not None:
+            return ahead
         reading = CogReading(self, item_id, asset, window)
         why = self._unfit_for(asset)
         if why:
