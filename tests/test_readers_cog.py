@@ -17,10 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
+from ndvi_scale.errors import ReadError
 from ndvi_scale.granules import Asset
 from ndvi_scale.kernels.blocks import place
 from ndvi_scale.lattice import Window
-from ndvi_scale.readers import Traffic, cog, one_ahead
+from ndvi_scale.readers import Traffic, blocks, one_ahead
 from ndvi_scale.readers.cog import CogReader
 from ndvi_scale.readers.patience import Patience
 
@@ -104,7 +105,7 @@ def test_windows_at_once_share_what_is_on_its_way(
 
 
 def test_what_is_kept_is_bounded(image: Path, dn: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cog, "CACHE_BYTES", 300_000)
+    monkeypatch.setattr(blocks, "CACHE_BYTES", 300_000)
     reader, asset = CogReader(), asset_of(image)
     for window in WINDOWS:
         np.testing.assert_array_equal(reader.read("item", asset, window)[0], cut(dn, window))
@@ -151,6 +152,27 @@ def test_learning_leaves_errors_to_the_reads(served: Callable[[str], Asset], ran
     reader, asset = CogReader(Patience(tries=1)), served("there.tif")
     reader.learn([asset_of(f"{asset.href}.absent"), asset])
     assert set(reader._headers) == {(asset.href, 1)}
+
+
+def test_what_was_read_ahead_is_taken_once(
+    served: Callable[[str], Asset], range_http: RangeServer, dn: np.ndarray
+) -> None:
+    reader, asset, window = CogReader(), served("ahead.tif"), Window(100, 200, 300, 400)
+    for _ in range(3):
+        reader.prefetch("item", asset, window)
+    found, traffic = reader.read("item", asset, window)
+    np.testing.assert_array_equal(found, cut(dn, window))
+    assert range_http.count() == traffic.requests
+    assert not reader._ahead
+    np.testing.assert_array_equal(reader.read("item", asset, window)[0], cut(dn, window))
+
+
+def test_what_went_wrong_ahead_is_told_when_asked_for(served: Callable[[str], Asset]) -> None:
+    reader, asset = CogReader(Patience(tries=1)), served("there.tif")
+    away = asset_of(f"{asset.href}.absent")
+    reader.prefetch("item", away, WINDOWS[0])
+    with pytest.raises(ReadError, match="404"):
+        reader.read("item", away, WINDOWS[0])
 
 
 @pytest.mark.slow

@@ -51,7 +51,7 @@ def azure(tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> 
     """The sandbox as blobs behind a place that signs, which stands for the Planetary Computer."""
     for name in ("PC_SDK_SAS_URL", "PC_SDK_SUBSCRIPTION_KEY"):
         monkeypatch.setenv(name, "")
-    monkeypatch.setattr("ndvi_scale.readers.cog.CACHE_BYTES", 0)  # every region asks for its blocks
+    monkeypatch.setattr("ndvi_scale.readers.blocks.CACHE_BYTES", 0)  # every region asks for its blocks
     shutil.copytree(sandbox.items.parent, tmp_path / "blobs" / "sentinel2-l2")
     with access_services.sas_service(tmp_path / "blobs") as service:
         rules = {rule.name: rule for rule in sources.ACCESS}
