@@ -108,18 +108,21 @@ def run_batch(
     reader = reader or open_reader()
     in_flight = in_flight or regions_in_flight(plan, reader=reader.name)
     _freeze(plan, store)
-    write.create_template(store, plan)
     done = _still_there(plan, store, ledger.finished(store, plan.id))
     before = len(done)
     failed: dict[Region, str] = {}
     tally = _tally(plan, done)
     if strict:
         _stop_at_conflict(tally.verdicts())
-    task = partial(_compute_and_write, plan, reader, write.open_arrays(store))
+    pending = ledger.pending(plan, done)
     ahead = partial(prefetch_region, plan, reader=reader) if isinstance(submit, ThreadSubmit) else _not_ahead
+    for region in pending[:in_flight]:
+        ahead(region)  # their bytes are on the way while the template is written
+    write.create_template(store, plan)
+    task = partial(_compute_and_write, plan, reader, write.open_arrays(store))
     book = ledger.Ledger(store, plan.id)
     try:
-        for region, future in _windowed(submit, task, ledger.pending(plan, done), in_flight, ahead):
+        for region, future in _windowed(submit, task, pending, in_flight, ahead):
             try:
                 record = future.result()
             except StoreError:
