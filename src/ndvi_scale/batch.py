@@ -206,11 +206,11 @@ def _windowed(
 ) -> Iterator[tuple[Region, Future[RegionRecord]]]:
     """Submit regions, never more than `in_flight` unfinished ones, and yield each when it is finished.
 
-    `ahead` is called of regions shortly before they are submitted: of half as many as are in flight.
+    `ahead` is called of regions shortly before they are submitted: of as many as are in flight.
     """
-    queue, soon = deque(regions), max(1, in_flight // 2)
+    queue = deque(regions)
     running = {submit(task, region): region for region in _taken(queue, in_flight)}
-    for region in islice(queue, soon):
+    for region in islice(queue, in_flight):
         ahead(region)
     while running:
         finished, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -218,8 +218,8 @@ def _windowed(
             region = running.pop(future)
             for following in _taken(queue, 1):
                 running[submit(task, following)] = following
-            if len(queue) >= soon:
-                ahead(queue[soon - 1])
+            if len(queue) >= in_flight:
+                ahead(queue[in_flight - 1])
             yield region, future
 
 
