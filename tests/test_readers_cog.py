@@ -257,3 +257,14 @@ def test_waits_grow_and_believe_the_server_up_to_a_cap() -> None:
         assert len(set(waits)) > 40, "without jitter all come back at once"
     assert patience.wait(1, said=30) == 30
     assert patience.wait(1, said=86_400) == 60
+
+
+def test_where_nobody_answers_is_not_asked_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(Patience, "wait", lambda *_, **__: waits.append(0.01) or 0.01)
+    reader = CogReader(Patience(deadline=50.5))  # connections and memory of its own
+    for number in range(4):
+        with pytest.raises(ReadError, match="refused") as caught:
+            reader.read("item", asset_of(f"http://127.0.0.1:9/{number}.tif"), Window(0, 0, 9, 9))
+        assert not caught.value.permanent
+    assert len(waits) == 3 + 1 + 1 + 1

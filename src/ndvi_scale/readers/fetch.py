@@ -41,6 +41,7 @@ class Fetcher:
         self._patience = patience
         self._ranges = RangeReader(patience)
         self._quiet_until: dict[str, float] = {}
+        self._absent_since: dict[str, float] = {}
         loop.at_end(self._ranges.close)
 
     async def get(self, href: str, start: int, length: int) -> memoryview:
@@ -60,12 +61,22 @@ class Fetcher:
             wait = self._patience.wait(tries, error.said)
             if address and address.token and not refused and error.status in _REFUSED:
                 refused = address.token  # once: another token may be accepted
-            elif error.final or tries >= self._patience.tries or time.monotonic() + wait > end:
+            elif error.final or tries >= self._tries(place, error) or time.monotonic() + wait > end:
+                if error.nobody:
+                    self._absent_since[place.name] = time.monotonic()
                 raise FetchError(error, tries, address)
             else:
                 if error.said:
                     self._quiet_until[place.name] = time.monotonic() + wait
                 await asyncio.sleep(wait)
+
+    def _tries(self, place: Place, error: RangeError) -> int:
+        """How often to try: hardly where there is no server, and for a while once only."""
+        if not error.nobody:
+            return self._patience.tries
+        since = self._absent_since.get(place.name)
+        soon = since is not None and time.monotonic() - since < self._patience.absent
+        return 1 if soon else min(self._patience.tries, self._patience.tries_where_nobody_is)
 
     async def _try(self, address: Address, start: int, length: int, end: float) -> memoryview:
         longest = min(self._patience.longest_try(length), max(0.1, end - time.monotonic()))

@@ -40,6 +40,10 @@ class Patience:
     """How long and how often; the defaults are for providers on the open internet. Times in seconds."""
 
     tries: int = 6
+    tries_where_nobody_is: int = 3
+    """Where a connection is refused or a name unknown, which is said at once; 1 soon after these were in vain."""
+    absent: float = 30.0
+    """How long "soon" is."""
     first_wait: float = 0.5
     """Before the second try; doubled before each further one, each taken at random from half of it to all of it."""
     longest_wait: float = 30.0

@@ -38,6 +38,7 @@ _BUSY: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTP
 _MOVED: Final = frozenset({301, 302, 303, 307, 308})
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _STATUS: Final = re.compile(r"status code: (\d{3})")
+_NOBODY: Final = re.compile(r"[Cc]onnection refused|dns error|failed to lookup")
 _URL: Final = re.compile(r"\w+://\S+")
 
 
@@ -55,6 +56,8 @@ class RangeError(Exception):
         """Whether it is in vain tomorrow as well."""
         self.said = said
         """Seconds after which the server said to come again."""
+        self.nobody = _NOBODY.search(text) is not None
+        """Whether there is no server at all."""
 
 
 def status_error(status: int, said: float = 0.0) -> RangeError:
