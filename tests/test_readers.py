@@ -269,8 +269,9 @@ def test_traffic_adds_up() -> None:
 
 def test_layout(new_reader: Callable[[], Reader], small: Stored, tmp_path: Path) -> None:
     sizes = [small.block_bytes(row, column) for row in range(6) for column in range(8)]
-    layout = new_reader().layout("item", asset_of(small.path, small.shape))
-    assert layout == Layout((128, 128), pytest.approx(sum(sizes) / len(sizes)))
+    reader = new_reader()
+    layout = reader.layout("item", asset_of(small.path, small.shape))
+    assert layout == Layout((128, 128), pytest.approx(sum(sizes) / len(sizes)), kept=reader.name == "cog")
     with pytest.raises(ReadError, match=r"absent.tif"):
         new_reader().layout("item", asset_of(tmp_path / "absent.tif", small.shape))
 

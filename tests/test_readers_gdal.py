@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.slow  # servers that answer badly, and pauses between tries
+
     import services
 
 FIRST = Window(0, 0, 10, 10)
