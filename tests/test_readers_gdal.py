@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.slow  # servers that answer badly, and pauses between tries
-
     import services
+
+pytestmark = pytest.mark.slow  # servers that answer badly, and pauses between tries
 
 FIRST = Window(0, 0, 10, 10)
 
