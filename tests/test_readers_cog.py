@@ -196,6 +196,28 @@ reader.read("item", asset, Window(5, 5, 5, 5))
 
 
 @pytest.mark.slow
+def test_a_child_forked_after_http_is_told_what_to_do(served: Callable[[str], Asset]) -> None:
+    asset = served("fork.tif")
+    code = f"""
+import os, sys
+sys.path[:0] = {[str(HERE)]!r}
+from test_readers_cog import CogReader, ReadError, Window, asset_of
+reader, asset = CogReader(), asset_of({asset.href!r})
+reader.read("item", asset, Window(0, 0, 300, 300))
+child = os.fork()
+if child == 0:
+    try:
+        reader.read("item", asset, Window(500, 500, 300, 300))
+    except ReadError as error:
+        os._exit(0 if "spawn" in str(error) else 3)
+    os._exit(4)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+    ran = subprocess.run([sys.executable, "-W", "ignore::DeprecationWarning", "-c", code], check=False, timeout=50)
+    assert ran.returncode == 0
+
+
+@pytest.mark.slow
 def test_processes_end_cleanly(served: Callable[[str], Asset]) -> None:
     """Native threads that outlive the interpreter end a process by a signal."""
     asset = served("end.tif")

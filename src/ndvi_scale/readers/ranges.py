@@ -7,11 +7,12 @@ obstore, which signs. Both receive outside of the GIL. Nothing is read beyond wh
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -109,6 +110,12 @@ class RangeReader:
         raise RangeError(f"more than {REDIRECTS} redirects, which looks like a loop", final=True)
 
     def _http_client(self) -> Client:
+        if os.getpid() != _http_process():
+            raise RangeError(
+                "this process was forked from one that had read over HTTP, and shares its connections: start "
+                "processes by spawn or forkserver",
+                final=True,
+            )
         if self._client is None:
             self._client = (
                 ClientBuilder()
@@ -124,6 +131,12 @@ class RangeReader:
 
 
 # HTTP
+
+
+@cache
+def _http_process() -> int:
+    """The process that reads over HTTP first; pyreqwest serves none that is forked from it."""
+    return os.getpid()
 
 
 async def _body(response: Response, start: int, length: int) -> memoryview:
