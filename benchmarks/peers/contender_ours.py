@@ -52,13 +52,13 @@ def write_batch(work: Workload, clock: Clock, plan: Plan, reader: Reader) -> Non
     """As the command line does it."""
     store = open_store(work.out)
     clock.graph_built()
-    workers = work.threads or default_workers()
-    in_flight = regions_in_flight(plan, workers)
+    workers = work.threads or default_workers(reader.name)
+    in_flight = regions_in_flight(plan, workers, reader=reader.name)
     with thread_pool(workers) as submit:
         report = run_batch(plan, store, submit, reader=reader, in_flight=in_flight)
     if report.failed:
         raise SystemExit(f"{len(report.failed)} regions failed, the first: {next(iter(report.failed.values()))}")
-    bound = Estimate(Traffic(), 0, region_memory(plan)).memory(in_flight)
+    bound = Estimate(Traffic(), 0, region_memory(plan, reader.name)).memory(in_flight)
     clock.finish(tasks=report.regions, bound=bound, in_flight=in_flight)
 
 
