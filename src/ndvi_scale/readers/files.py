@@ -65,10 +65,9 @@ def no_overview(item_id: str, asset: Asset, found: Sequence[int]) -> ReadError:
 
 def unreadable(item_id: str, asset: Asset, why: str, *, permanent: bool) -> ReadError:
     """The error for a file that cannot be read."""
-    again = "Leave the item out" if permanent else "Run again if the origin was away for a while"
     return ReadError(
-        f"cannot read {shown(asset.href)} of item {item_id}: {why}. {again}; use on-error = skip to leave "
-        "unreadable items out with a record",
+        f"cannot read {shown(asset.href)} of item {item_id}: {why}. Run again if the origin was "
+        "away for a while; use on-error = skip to leave unreadable items out with a record",
         item_id=item_id,
         asset=shown(asset.href),
         permanent=permanent,
