@@ -8,6 +8,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -175,46 +176,44 @@ def test_what_went_wrong_ahead_is_told_when_asked_for(served: Callable[[str], As
         reader.read("item", away, WINDOWS[0])
 
 
-@pytest.mark.slow
-def test_a_forked_child_reads_too(image: Path, dn: np.ndarray) -> None:
-    """A pool that forks copies a loop whose thread stays behind."""
-    code = f"""
-import os, sys
-sys.path[:0] = {[str(HERE)]!r}
-from test_readers_cog import CogReader, Window, asset_of
-reader, asset = CogReader(), asset_of({str(image)!r})
-first, _ = reader.read("item", asset, Window(0, 0, 300, 300))
-child = os.fork()
-if child == 0:
-    again, _ = reader.read("item", asset, Window(100, 100, 300, 300))
-    os._exit(0 if again[0, 0] == {int(dn[100, 100])} else 3)
-assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-reader.read("item", asset, Window(5, 5, 5, 5))
-"""
-    ran = subprocess.run([sys.executable, "-W", "ignore::DeprecationWarning", "-c", code], check=False, timeout=50)
-    assert ran.returncode == 0
-
-
-@pytest.mark.slow
-def test_a_child_forked_after_http_is_told_what_to_do(served: Callable[[str], Asset]) -> None:
-    asset = served("fork.tif")
+def forked(asset: Asset, child: str) -> int:
+    """Exit code of a process that reads an asset and forks one that runs `child`."""
     code = f"""
 import os, sys
 sys.path[:0] = {[str(HERE)]!r}
 from test_readers_cog import CogReader, ReadError, Window, asset_of
 reader, asset = CogReader(), asset_of({asset.href!r})
 reader.read("item", asset, Window(0, 0, 300, 300))
-child = os.fork()
-if child == 0:
-    try:
-        reader.read("item", asset, Window(500, 500, 300, 300))
-    except ReadError as error:
-        os._exit(0 if "spawn" in str(error) else 3)
-    os._exit(4)
-assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+process = os.fork()
+if process == 0:
+{indent(child, "    ")}
+assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+reader.read("item", asset, Window(5, 5, 5, 5))
 """
-    ran = subprocess.run([sys.executable, "-W", "ignore::DeprecationWarning", "-c", code], check=False, timeout=50)
-    assert ran.returncode == 0
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code]
+    return subprocess.run(command, check=False, timeout=50).returncode
+
+
+@pytest.mark.slow
+def test_a_forked_child_reads_too(image: Path, dn: np.ndarray) -> None:
+    """A pool that forks copies a loop whose thread stays behind."""
+    child = f"""
+again, _ = reader.read("item", asset, Window(100, 100, 300, 300))
+os._exit(0 if again[0, 0] == {int(dn[100, 100])} else 3)
+"""
+    assert forked(asset_of(image), child) == 0
+
+
+@pytest.mark.slow
+def test_a_child_forked_after_http_is_told_what_to_do(served: Callable[[str], Asset]) -> None:
+    child = """
+try:
+    reader.read("item", asset, Window(500, 500, 300, 300))
+except ReadError as error:
+    os._exit(0 if "spawn" in str(error) else 3)
+os._exit(4)
+"""
+    assert forked(served("fork.tif"), child) == 0
 
 
 @pytest.mark.slow

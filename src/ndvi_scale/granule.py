@@ -68,14 +68,6 @@ def prefetch_granule(granule: Granule, grid: GeoBox, window: Window, reader: Rea
             reader.prefetch(granule.id, asset, part)
 
 
-def read_granule(
-    granule: Granule, grid: GeoBox, window: Window, reader: Reader, table: NDArray[np.uint8]
-) -> GranuleWindow | None:
-    """What `start_granule` starts, at once; None if apart. Raises what `GranuleReading.finish` raises."""
-    reading = start_granule(granule, grid, window, reader)
-    return reading and reading.finish(table)
-
-
 class _Started(NamedTuple):
     """A strip whose bands are on their way."""
 

@@ -131,7 +131,7 @@ class Blocks:
         traffic = Traffic(requests + (0 if known else header.requests), size)
         wanted.arrived.put(Expected(header, blocks, traffic))
         for block in missing:
-            if not header.sizes[header.number(*block)]:
+            if not header.span(block)[1]:
                 wanted.arrived.put(Arrived(block, None))
         begun = [self._begin_run(wanted, header, run) for run in runs]  # now: who looks next is to find them
         ends = [self._end_run(wanted, run, *parts) for run, parts in zip(runs, begun, strict=True)]
@@ -216,8 +216,8 @@ class Blocks:
         self, wanted: Wanted, header: Header, block: Block, run: _Run, task: asyncio.Task[memoryview]
     ) -> _Kept:
         """Note a block that is on its way, for the windows around this one."""
-        number = header.number(*block)
-        begin, size = int(header.offsets[number]) - run.start, int(header.sizes[number])
+        start, size = header.span(block)
+        begin = start - run.start
         whole = Window(0, 0, *header.grid.shape)
         left = block_pixels(block, header.block, whole) - block_pixels(block, header.block, wanted.window)
         kept = _Kept(task, slice(begin, begin + size), size, left)
@@ -231,14 +231,12 @@ class Blocks:
     async def _hand_over(self, wanted: Wanted, header: Header, block: Block, kept: _Kept) -> None:
         data, place = kept.data, kept.place  # both are others once the run has come
         if isinstance(data, asyncio.Task):
-            task, number = data, header.number(*block)
             try:
-                await asyncio.wait([task])
-                if task.cancelled():  # with the reading that began it
-                    span = int(header.offsets[number]), int(header.sizes[number])
-                    data = await self.fetcher.get(wanted.asset.href, *span)
+                await asyncio.wait([data])
+                if data.cancelled():  # with the reading that began it
+                    data = await self.fetcher.get(wanted.asset.href, *header.span(block))
                 else:
-                    data = task.result()[place]
+                    data = data.result()[place]
             except FetchError as error:
                 raise BlockFetchError(block, error) from None
         wanted.arrived.put(Arrived(block, data))
@@ -264,7 +262,7 @@ def _check_sizes(header: Header, blocks: Iterable[Block]) -> None:
     """Raises HeaderError for a block that would be larger packed than its pixels are: a damaged header."""
     raw = header.block[0] * header.block[1] * header.dtype.itemsize
     for row, column in blocks:
-        size = int(header.sizes[header.number(row, column)])
+        _, size = header.span((row, column))
         if size > 2 * raw + _SMALL:
             raise HeaderError(
                 f"block (row {row}, column {column}) is said to take {size} bytes for {raw} of pixels"
@@ -284,10 +282,9 @@ def _whole(data: memoryview, run: _Run) -> None:
 def _runs(header: Header, blocks: Iterable[Block]) -> list[_Run]:
     """Stored blocks in the order of the file, neighbours together."""
     runs: list[_Run] = []
-    placed = sorted(
-        (int(header.offsets[n]), int(header.sizes[n]), b) for b in blocks if header.sizes[n := header.number(*b)]
-    )
-    for start, size, block in placed:
+    for (start, size), block in sorted((header.span(block), block) for block in blocks):
+        if not size:
+            continue
         last = runs[-1] if runs else None
         if last and 0 <= start - last.stop <= GAP_BYTES and start + size - last.start <= RUN_BYTES:
             last.stop = start + size

@@ -106,9 +106,8 @@ class CogReader:
 
     def again(self, asset: Asset, header: Header, block: Block) -> memoryview:
         """A block anew from the origin, waiting for it. Raises FetchError."""
-        blocks, number = self._here(), header.number(*block)
-        span = int(header.offsets[number]), int(header.sizes[number])
-        return blocks.loop.run(blocks.fetcher.get(asset.href, *span)).result()
+        blocks = self._here()
+        return blocks.loop.run(blocks.fetcher.get(asset.href, *header.span(block))).result()
 
     def forget(self, asset: Asset) -> None:
         """Keep nothing of a file."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import asynccontextmanager
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from ndvi_scale.access import locate, place_of
 from ndvi_scale.readers import Traffic
+from ndvi_scale.readers.files import REFUSED
 from ndvi_scale.readers.pacing import pacer_of
 from ndvi_scale.readers.ranges import RangeError, RangeReader
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from ndvi_scale.access import Address, Place
     from ndvi_scale.readers.loop import Loop
     from ndvi_scale.readers.patience import Patience
-
-_REFUSED: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
 
 class FetchError(Exception):
@@ -59,7 +57,7 @@ class Fetcher:
             except RangeError as failure:
                 error = failure
             wait = self._patience.wait(tries, error.said)
-            if address and address.token and not refused and error.status in _REFUSED:
+            if address and address.token and not refused and error.status in REFUSED:
                 refused = address.token  # once: another token may be accepted
             elif error.final or tries >= self._tries(place, error) or time.monotonic() + wait > end:
                 if error.nobody:

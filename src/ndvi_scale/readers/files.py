@@ -23,7 +23,8 @@ BLOCK_BYTES: Final = 256 << 20
 """Largest block that is decoded: a whole 10 m band as one JP2 tile is 241 MB; a hostile header can ask for more
 than there is."""
 
-_REFUSED: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
+GONE: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
+REFUSED: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 _SAME: Final = 1e-6
 
 
@@ -76,7 +77,7 @@ def unreadable(item_id: str, asset: Asset, why: str, *, permanent: bool) -> Read
 
 def refusal_hint(status: int | None, rule: Access | None, *, located: bool = True) -> str:
     """What to do about credentials, where they are the reason; `located`: the place that refused is known."""
-    if status not in _REFUSED or not located:
+    if status not in REFUSED or not located:
         return ""
     if rule is None or rule.signing == "none":
         return "; the place needs credentials, and no rule of ours covers it"

@@ -24,6 +24,8 @@ from ndvi_scale.readers import CACHE_BYTES, Layout, Traffic, block_runs, touched
 from ndvi_scale.readers.files import (
     BLOCK_BYTES,
     DTYPES,
+    GONE,
+    REFUSED,
     another_file,
     grid_difference,
     no_overview,
@@ -64,8 +66,6 @@ JP2_REQUESTS: Final = 3
 _FAILURES: Final = (RasterioError, OSError, ValueError, RuntimeError)
 _QUERY: Final = re.compile(r"\?[^\s'\"`]*=[^\s'\"`]*")
 _STATUS: Final = re.compile(r"(?:HTTP response code(?: on \S+)?:? ?|HTTP error code ?: ?|response_code=)(\d{3})\b")
-_GONE: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
-_REFUSED: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 _S3_REFUSED: Final = re.compile(
     r"InvalidAccessKeyId|SignatureDoesNotMatch|AccessDenied|Access ?Denied|InvalidToken"
 )
@@ -101,7 +101,7 @@ def _attempt(item_id: str, asset: Asset, action: Callable[[Opening, Pacer], T]) 
         except _FAILURES as error:
             failure = _failure(error, opening, asset)
             _failed.add(asset.href)
-        if opening and opening.token and not refused and failure.status in _REFUSED:
+        if opening and opening.token and not refused and failure.status in REFUSED:
             refused = opening.token
         elif failure.unexplained and not again:
             again = True  # opening a file tells the status that reading from an open one does not
@@ -342,7 +342,7 @@ def _reason(error: BaseException) -> str:
 
 def _is_permanent(everything: str, statuses: Sequence[int], status: int | None, *, remote: bool) -> bool:
     if status is not None and NOT_SIGNED not in everything:
-        return status in _GONE
+        return status in GONE
     if statuses or _NETWORK.search(everything):  # a status below 400 that failed: an answer that was cut
         return False
     # Where nobody listens to warnings, a network's failures cannot be told from a broken file.

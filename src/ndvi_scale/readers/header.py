@@ -72,9 +72,10 @@ class Header:
         """Blocks in a row of them."""
         return math.ceil(self.grid.shape.x / self.block[1])
 
-    def number(self, row: int, column: int) -> int:
-        """Where in `offsets` and `sizes` a block is."""
-        return row * self.blocks_across + column
+    def span(self, block: tuple[int, int]) -> tuple[int, int]:
+        """First byte and size of a block (row, column); the size is 0 where it is not stored."""
+        number = block[0] * self.blocks_across + block[1]
+        return int(self.offsets[number]), int(self.sizes[number])
 
 
 class _Source:

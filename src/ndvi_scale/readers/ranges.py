@@ -25,6 +25,7 @@ from pyreqwest.exceptions import PyreqwestError
 
 from ndvi_scale.access import bucket_keys, bucket_options
 from ndvi_scale.hrefs import is_remote, refusal
+from ndvi_scale.readers.files import GONE
 from ndvi_scale.readers.patience import REDIRECTS, REQUESTS, REQUESTS_PER_HOST, RUN_BYTES, Patience
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
     from ndvi_scale.access import Address
 
-_GONE: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
 _BUSY: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
 _MOVED: Final = frozenset({301, 302, 303, 307, 308})
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
@@ -69,8 +69,12 @@ def status_error(status: int, said: float = 0.0) -> RangeError:
         name = ""
     again = status in _BUSY or status >= HTTPStatus.INTERNAL_SERVER_ERROR
     return RangeError(
-        f"HTTP status {int(status)}{name}", status=status, final=not again, lasting=status in _GONE, said=said
+        f"HTTP status {int(status)}{name}", status=status, final=not again, lasting=status in GONE, said=said
     )
+
+
+def _ends_before(start: int) -> RangeError:
+    return RangeError(f"the file ends before byte {start}, where its header says that data is", lasting=True)
 
 
 class RangeReader:
@@ -146,7 +150,7 @@ async def _body(response: Response, start: int, length: int) -> memoryview:
     elif response.status == HTTPStatus.OK:
         expected = _whole_length(response, start, length)
     elif response.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-        raise RangeError(f"the file ends before byte {start}, where its header says that data is", lasting=True)
+        raise _ends_before(start)
     else:
         raise status_error(response.status, _retry_after(_header(response, "retry-after")))
     declared = _content_length(response)
@@ -265,9 +269,7 @@ def _bucket_error(error: Exception, start: int) -> RangeError:
     if status:
         code = int(status[1])
         if code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return RangeError(
-                f"the file ends before byte {start}, where its header says that data is", lasting=True
-            )
+            return _ends_before(start)
         return status_error(code)
     final = isinstance(error, obstore.exceptions.NotSupportedError)
     return RangeError(_URL.sub("", first).strip(), final=final)
