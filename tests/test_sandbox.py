@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,9 +14,12 @@ import pytest
 import rasterio
 import rustac
 import shapely
+from click.testing import CliRunner
 
+from ndvi_scale.cli import cli
 from ndvi_scale.errors import ConfigError, StoreError
 from ndvi_scale.sandbox import Sandbox, make_sandbox, place_crops, true_codes
+from ndvi_scale.sandbox.mistakes import BRIGHT, RIM, mistaken_scl
 from ndvi_scale.sandbox.scene import ANCHOR, Sky, Window, land_of, salt_of, view_of
 
 if TYPE_CHECKING:
@@ -115,6 +119,7 @@ def _by_tile(stored: dict[str, Stored]) -> dict[tuple[str, str], list[Stored]]:
     return groups
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "dates", "seed"), [(256, 6, 0), (64, 3, 1), (300, 4, 7), (640, 1, 2)])
 def test_an_exact_reader_finds_the_truth_code_for_code(tmp_path: Path, size: int, dates: int, seed: int) -> None:
     made = make_sandbox(tmp_path / "s", size=size, dates=dates, seed=seed)
@@ -356,6 +361,7 @@ def test_deflated_bands_are_as_large_as_real_ones(tmp_path: Path) -> None:
     assert 11 < np.mean(sizes) * 8 / 512**2 < 13
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_pixels(tmp_path: Path) -> None:
     first, second, other = (
         _stored(make_sandbox(tmp_path / name, size=64, dates=3, seed=seed))
@@ -373,6 +379,7 @@ def test_the_ground_does_not_depend_on_the_window(seed: int) -> None:
     whole = Window(ANCHOR[0] // 2 * 2 - 120, ANCHOR[1] - 90, 240, 180)
     sky = Sky.over(whole, salt_of(seed, 9), 0.4)
     view = view_of(land_of(whole, seed), sky, 120, negative=True)
+    mistaken = mistaken_scl(land_of(whole, seed), sky, view)
     for down, right, height, width in ((0, 0, 2, 2), (34, 52, 100, 30), (238, 0, 2, 180), (10, 178, 200, 2)):
         part = Window(whole.row + down, whole.col + right, height, width)
         again = view_of(land_of(part, seed), sky, 120, negative=True)
@@ -382,6 +389,7 @@ def test_the_ground_does_not_depend_on_the_window(seed: int) -> None:
         np.testing.assert_array_equal(again.saturated, view.saturated[here])
         half = np.s_[down // 2 : (down + height) // 2, right // 2 : (right + width) // 2]
         np.testing.assert_array_equal(again.scl, view.scl[half])
+        np.testing.assert_array_equal(mistaken_scl(land_of(part, seed), sky, again), mistaken[half])
 
 
 @pytest.mark.parametrize(
@@ -433,3 +441,116 @@ def test_wrong_parameters_are_refused(tmp_path: Path, wrong: dict[str, int]) -> 
     with pytest.raises(ConfigError, match="got"):
         make_sandbox(tmp_path / "s", **wrong)
     assert not (tmp_path / "s").exists()
+
+
+# Scene classes that err
+
+
+@pytest.fixture(scope="module")
+def erring(tmp_path_factory: pytest.TempPathFactory) -> Sandbox:
+    return make_sandbox(tmp_path_factory.mktemp("sandbox") / "erring", size=256, dates=6, missed_clouds=True)
+
+
+def test_without_the_option_pixels_and_description_are_as_they_were(tmp_path: Path) -> None:
+    """Sandboxes made before there was a choice are taken up: so `FORMAT` 1 must go on meaning these pixels."""
+    made = make_sandbox(tmp_path / "s", size=64, dates=3)
+    digest = hashlib.sha256()
+    for _, granule in sorted(_stored(made).items()):
+        for band in granule[1:]:
+            digest.update(band.tobytes())
+    for path in sorted(made.truth.iterdir()):
+        digest.update(_read(path).tobytes())
+    assert digest.hexdigest() == "f5c63f8fcfd147e22e45f14524504926280d33115ed1ab6961a9e06fbe079ab1"
+    described = json.loads((made.directory / "sandbox.json").read_text())
+    assert set(described) == {"format", "seed", "size", "dates", "bbox", "datetime"}
+
+
+def test_mistakes_are_in_the_scene_classes_alone(made: Sandbox, stored: dict[str, Stored], erring: Sandbox) -> None:
+    assert json.loads((erring.directory / "sandbox.json").read_text())["missed_clouds"] is True
+    changed = set()
+    for name, granule in _stored(erring).items():
+        np.testing.assert_array_equal(granule.red, stored[name].red)
+        np.testing.assert_array_equal(granule.nir, stored[name].nir)
+        np.testing.assert_array_equal(granule.scl == 0, stored[name].scl == 0)
+        wrong = granule.scl != stored[name].scl
+        changed |= set(zip(stored[name].scl[wrong].tolist(), granule.scl[wrong].tolist(), strict=True))
+        assert wrong.mean() < 0.15
+    for path in made.truth.glob("ndvi_*.tif"):
+        np.testing.assert_array_equal(_read(erring.truth / path.name), _read(path))
+    assert {before for before, _ in changed} == {3, 5, 8, 10}
+    assert {after for before, after in changed if before == 5} == {8}
+    assert {after for before, after in changed if before != 5} <= {4, 5, 6, 8}
+
+
+def test_what_is_missed_spoils_what_is_let_through(erring: Sandbox) -> None:
+    """`valid` goes by the stored classes, and some of what it shows is cloud: darker NDVI than the truth."""
+    spoilt = 0
+    for granule in _chosen(list(_stored(erring).values())):
+        if not granule.tile.startswith("31"):
+            continue
+        with rasterio.open(erring.truth / f"ndvi_{granule.day}.tif") as raster:
+            row, col = raster.index(granule.corner[0] + 5, granule.corner[1] - 5)
+            here = np.s_[row : row + 256, col : col + 256]
+            truth = raster.read(1)[here]
+        codes, good = _codes(granule)
+        assert _read(erring.truth / f"valid_{granule.day}.tif")[here][good].all()
+        off = good & (codes != truth) & (truth != FILL) & (codes != FILL)
+        spoilt += int(off.sum())
+        if off.sum() > 500:
+            assert np.mean(codes[off].astype(int) - truth[off]) < -500
+    assert spoilt > 5000
+
+
+def test_the_rim_of_a_cloud_is_missed_and_no_more() -> None:
+    window = Window(ANCHOR[0] // 2 * 2 - 512, ANCHOR[1] // 2 * 2 - 512, 1024, 1024)
+    land, sky = land_of(window, 0), Sky.over(window, salt_of(0, 3), 0.3)
+    view = view_of(land, sky, 160, negative=False)
+    scl, opacity = mistaken_scl(land, sky, view), sky.seen(window.halved())[1]
+    cloud, missed = np.isin(view.scl, (8, 9)), np.isin(view.scl, (8, 9)) & ~np.isin(scl, (8, 9))
+    assert opacity[missed].max() < RIM
+    assert (opacity[cloud & ~missed] >= RIM).mean() > 0.999  # but for a false cloud on bright ground in a rim
+    border = cloud & ~_inner(cloud)
+    assert 1.5 < missed.sum() / border.sum() < 4  # cells of 20 m: a rim's width
+    assert (view.scl[missed] == 8).all()
+    assert 0.05 < (scl[view.scl == 10] != 10).mean() < 0.5
+    assert 0.1 < (scl[view.scl == 3] != 3).mean() < 0.5
+
+
+def test_false_clouds_are_few_lone_and_bright() -> None:
+    window = Window(ANCHOR[0] // 2 * 2 - 512, ANCHOR[1] // 2 * 2 - 512, 1024, 1024)
+    land, sky = land_of(window, 0), Sky.over(window, salt_of(0, 3), 0)
+    view = view_of(land, sky, 120, negative=False)
+    false = mistaken_scl(land, sky, view) != view.scl
+    assert 20 < false.sum() < 0.002 * false.size
+    assert (view.scl[false] == 5).all()
+    assert view.red.reshape(512, 2, 512, 2).mean(axis=(1, 3))[false].min() > BRIGHT
+    down, right = np.nonzero(false)
+    places = set(zip(down.tolist(), right.tolist(), strict=True))
+    beside = {(y, x) for y, x in places if (y, x ^ 1) in places}  # the other cell of its pair
+    assert 0 < len(beside) < len(places)
+    around = [(y, x) for y, x in places - beside if any((y + j, x + k) in places for j, k in ((1, 0), (0, 1)))]
+    assert len(around) < 0.1 * len(places)
+
+
+def _inner(cells: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Cells whose four neighbours are among them too; beyond the edge is as at it."""
+    wide = np.pad(cells, 1, mode="edge")
+    return wide[:-2, 1:-1] & wide[2:, 1:-1] & wide[1:-1, :-2] & wide[1:-1, 2:]
+
+
+def test_a_sandbox_with_mistakes_is_another(tmp_path: Path) -> None:
+    right = make_sandbox(tmp_path / "right", size=64, dates=1)
+    wrong = make_sandbox(tmp_path / "wrong", size=64, dates=1, missed_clouds=True)
+    assert make_sandbox(tmp_path / "wrong", size=64, dates=1, missed_clouds=True) == wrong
+    with pytest.raises(StoreError, match=r"'missed_clouds': True.*'missed_clouds': False.*delete it"):
+        make_sandbox(wrong.directory, size=64, dates=1)
+    with pytest.raises(StoreError, match=r"'missed_clouds': False.*'missed_clouds': True.*delete it"):
+        make_sandbox(right.directory, size=64, dates=1, missed_clouds=True)
+
+
+def test_the_command_makes_one_with_mistakes(tmp_path: Path) -> None:
+    given = ["sandbox", str(tmp_path / "s"), "--size", "64", "--dates", "1", "--seed", "5", "--missed-clouds"]
+    result = CliRunner().invoke(cli, given)
+    assert result.exit_code == 0, result.output
+    described = json.loads((tmp_path / "s" / "sandbox.json").read_text())
+    assert (described["seed"], described["missed_clouds"]) == (5, True)

@@ -1,7 +1,8 @@
 """A believable Sentinel-2 L2A archive from a seed: COGs and STAC as on Earth Search, and the truth beside.
 
-`make_sandbox` is the whole interface. `scene` makes the ground and the sky, `archive` stores granules, and
-this file decides what there is to see: three MGRS tiles, the datatakes, and what went wrong with each.
+`make_sandbox` is the whole interface. `scene` makes the ground and the sky, `mistakes` what a classification
+gets wrong of it, `archive` stores granules, and this file decides what there is to see: three MGRS tiles, the
+datatakes, and what went wrong with each.
 What the archive holds on purpose: granules that overlap in one UTM zone and across two, all three states of
 the BOA offset, a granule that was reprocessed, a split datatake, the edge of a swath, clouds with shadows,
 saturated pixels, red reflectance below zero.
@@ -32,6 +33,7 @@ from ndvi_scale.sandbox.archive import (
     item_of,
     write_catalog,
 )
+from ndvi_scale.sandbox.mistakes import mistaken_scl
 from ndvi_scale.sandbox.scene import (
     ANCHOR,
     CELL,
@@ -93,8 +95,8 @@ class Sandbox:
     """The same items as stac-geoparquet."""
     truth: Path
     """Folder of ``ndvi_YYYYMMDD.tif`` (int16 codes, NDVI x 10000, everywhere; -32768 where NDVI is outside
-    [-1, 1] or red + nir <= 0) and ``valid_YYYYMMDD.tif`` (uint8, 1 where a zone-31 granule shows the ground)
-    on the EPSG:32631 lattice of the two zone-31 crops."""
+    [-1, 1] or red + nir <= 0) and ``valid_YYYYMMDD.tif`` (uint8, 1 where a zone-31 granule shows the ground,
+    with `missed_clouds` where its scene classes say so) on the EPSG:32631 lattice of the two zone-31 crops."""
     bbox: tuple[float, float, float, float]
     """West, south, east, north in degrees: inside the zone-31 crops, around their overlap."""
     datetime: str
@@ -107,18 +109,20 @@ def make_sandbox(
     seed: int = 0,
     size: int = DEFAULT_SIZE,
     dates: int = 6,
+    missed_clouds: bool = False,
     on_progress: Callable[[str], None] | None = None,
 ) -> Sandbox:
     """Make a sandbox in `directory`, or take up the one there if it was made with the same parameters.
 
     `size`: pixels of 10 m along a granule's side, even, 64 to 10980 (whole tiles). `dates`: 1 to 57 solar
     days, 15 days apart up to 16 of them, else 5; three or more show all that the archive has to show.
+    `missed_clouds`: scene classes that err as real ones do (`sandbox.mistakes`); the pixels stay the same.
     Raises `ConfigError` for other values, `StoreError` where `directory` holds anything else.
     """
     _check(size, dates)
-    wanted = {"format": FORMAT, "seed": seed, "size": size, "dates": dates}
+    wanted = {"format": FORMAT, "seed": seed, "size": size, "dates": dates, "missed_clouds": missed_clouds}
     crops = place_crops(size)
-    passes = _passes(crops, seed, dates)
+    passes = [replace(seen, missed_clouds=missed_clouds) for seen in _passes(crops, seed, dates)]
     sandbox = _sandbox(directory, crops, passes)
     if _exists(directory, wanted):
         return sandbox
@@ -138,6 +142,8 @@ def make_sandbox(
     write_catalog(directory, items)
     shutil.rmtree(drafts)
     described = wanted | {"bbox": sandbox.bbox, "datetime": sandbox.datetime}
+    if not missed_clouds:
+        del described["missed_clouds"]  # as sandboxes were described before there was a choice
     (directory / "sandbox.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
     return sandbox
 
@@ -178,7 +184,7 @@ def _described(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) and "format" in found else {}
+    return {"missed_clouds": False} | found if isinstance(found, dict) and "format" in found else {}
 
 
 def place_crops(size: int) -> dict[str, Crop]:
@@ -348,7 +354,8 @@ def _fill_ground_zone(
 
 
 def _look(land: Land, seen: Pass) -> View:
-    return view_of(land, seen.sky, seen.day_of_year, negative=seen.negative)
+    view = view_of(land, seen.sky, seen.day_of_year, negative=seen.negative)
+    return replace(view, scl=mistaken_scl(land, seen.sky, view)) if seen.missed_clouds else view
 
 
 def _write_overlap(writer: GranuleWriter, strip: Window, view: View, valid: NDArray[np.uint8]) -> None:

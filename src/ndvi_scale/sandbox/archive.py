@@ -107,6 +107,7 @@ class Pass:
     sky: Sky
     swath: tuple[Edge, ...]  # what bounds the data on the ground, () when it reaches beyond every crop
     negative: bool  # some red reflectance is below 0
+    missed_clouds: bool = False  # its scene classes are wrong in places
 
     @property
     def day(self) -> date:

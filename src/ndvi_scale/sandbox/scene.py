@@ -454,7 +454,7 @@ class View:
     """What a datatake sees of a window: 10 m arrays of shape (h, w), `scl` of shape (h / 2, w / 2).
 
     `clear_red` and `clear_nir` are what it would see without clouds; where `scl` is none of shadow, cloud
-    and cirrus they equal `red` and `nir`.
+    and cirrus they equal `red` and `nir` (but for `mistakes`).
     """
 
     red: Ints
@@ -471,7 +471,7 @@ def view_of(land: Land, sky: Sky, day_of_year: int, *, negative: bool) -> View:
     red, nir = reflectance_of(land, day_of_year, sky.salt, negative=negative)
     scl, opacity = sky.seen(window.halved())
     strays = hashed(window.halved().rows(), window.halved().cols(), sky.salt + 2)
-    ground = _ground_classes(land, red, nir)
+    ground = ground_classes(land, red, nir)
     for number, stray in enumerate((UNCLASSIFIED, DARK, SNOW)):
         ground[strays >> 20 == number] = stray  # 1 in 4096 each
     under = _doubled(opacity)
@@ -495,11 +495,11 @@ def _doubled(coarse: NDArray[T]) -> NDArray[T]:
     return np.repeat(np.repeat(coarse, 2, axis=0), 2, axis=1)
 
 
-def _ground_classes(land: Land, red: Ints, nir: Ints) -> NDArray[np.uint8]:
+def ground_classes(land: Land, red: Ints, nir: Ints) -> NDArray[np.uint8]:
     """SCL of clear ground from the four 10 m cells of each 20 m cell."""
     height, width = land.kind.shape
 
-    def quads(values: NDArray[np.generic]) -> NDArray[np.int32]:
+    def quads(values: NDArray[Any]) -> NDArray[np.int32]:
         return values.reshape(height // 2, 2, width // 2, 2).sum(axis=(1, 3), dtype=np.int32)
 
     wet = quads(land.kind <= KIND["river"]) > 1
