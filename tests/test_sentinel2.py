@@ -138,6 +138,8 @@ def test_there_are_twelve_classes_in_the_order_of_the_product() -> None:
         ("default", {2, 4, 5, 6, 7, 11}),
         ("clear-sky", {4, 5, 6, 7, 11}),
         ("land", {4, 5}),
+        ("snow-free", {2, 4, 5, 6, 7}),
+        ("openeo", {2, 4, 5, 6, 7}),
         ("none", set(range(12))),
     ],
 )
@@ -166,7 +168,7 @@ def test_mask_is_the_same_as_text_and_as_numbers(classes: frozenset[int]) -> Non
 
 
 def test_preset_names_are_those_promised() -> None:
-    assert set(MASKS) == {"default", "clear-sky", "land", "none"}
+    assert set(MASKS) == {"default", "clear-sky", "land", "snow-free", "openeo", "none"}
     assert all(parse_mask(name) == dropped for name, dropped in MASKS.items())
     assert parse_mask([]) == frozenset()
 
@@ -175,7 +177,7 @@ def test_preset_names_are_those_promised() -> None:
     ("mask", "parts"),
     [
         ("defualt", ["'defualt'", "did you mean 'default'", "clear-sky", "0,1,3,8,9,10"]),
-        ("clouds", ["'clouds'", "default, clear-sky, land, none"]),
+        ("clouds", ["'clouds'", "default, clear-sky, land, snow-free, openeo, none"]),
         ("", ["''", "default"]),
         ("3,x", ["'3,x'", "SCL classes like"]),
         ("-1", ["'-1'", "SCL classes like"]),

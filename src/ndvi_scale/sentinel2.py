@@ -12,13 +12,14 @@ import datetime as dt
 import re
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import numpy as np
 
 from ndvi_scale.errors import ConfigError
-from ndvi_scale.kernels import LAND, USE
+from ndvi_scale.kernels import ADDED, CLOUD, CLOUDY, LAND, OBSERVED, REMOVED, SNOWY, USE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -35,6 +36,9 @@ ASSET_KEYS: Final[tuple[dict[str, str], ...]] = (
 
 AssetKeys = tuple[tuple[str, str], ...]
 """(band, asset key) pairs that the user gives, for catalogs that name assets otherwise."""
+
+NO_DATA: Final = 0
+"""The class of a pixel without data."""
 
 SCL_CLASSES: Final = (
     "no_data",
@@ -55,9 +59,19 @@ MASKS: Final[dict[str, frozenset[int]]] = {
     "default": frozenset({0, 1, 3, 8, 9, 10}),
     "clear-sky": frozenset({0, 1, 2, 3, 8, 9, 10}),
     "land": frozenset(range(12)) - {4, 5},
+    "snow-free": frozenset({0, 1, 3, 8, 9, 10, 11}),
+    "openeo": frozenset({0, 1, 3, 8, 9, 10, 11}),
     "none": frozenset(),
 }
 """SCL classes that each mask preset drops. `none` drops nothing, not even unclassified DN > 0."""
+
+PRESET_FILTERS: Final[dict[str, tuple[str, ...]]] = {"openeo": ("erosion:1", "dilation:21")}
+"""Mask filters (`masks`) that belong to a preset. openEO's `to_scl_dilation_mask` smooths, instead, with Gaussian
+windows; how near these filters come to it is measured in ``docs/decisions/0015-mask-filters.md``."""
+
+CLOUD_CLASSES: Final = frozenset({3, 8, 9, 10, 11})
+"""What mask filters grow and shrink, where it is dropped: cloud shadow, cloud, cirrus, and snow, for Sen2Cor takes
+one for the other."""
 
 OFFSET_BASELINE: Final = (4, 0)
 """First processing baseline whose DN carry the BOA offset (2022-01-25)."""
@@ -116,15 +130,34 @@ def parse_mask(mask: str | Iterable[int]) -> frozenset[int]:
     return classes
 
 
-def scl_table(dropped: Iterable[int]) -> np.ndarray:
+def scl_table(dropped: Iterable[int], *, filtered: bool = False) -> np.ndarray:
     """Kernel bits of every SCL value, shape (256,), uint8: `USE` where kept, `LAND` for classes 4 and 5.
 
-    Values above 11 are not classes and never used, whatever is dropped.
+    Values above 11 are not classes and never used, whatever is dropped; but for `filtered` classes
+    (`morphology.filter_classes`), where those with the bit `REMOVED` are used and `CLOUD` is what filters change.
     """
     table = np.zeros(256, np.uint8)
     table[: len(SCL_CLASSES)] = USE
     table[[4, 5]] |= LAND
     table[sorted(dropped)] = 0
+    if filtered:
+        table[sorted(CLOUD_CLASSES & set(dropped))] |= CLOUD
+        table[REMOVED : REMOVED + len(SCL_CLASSES)] = USE
+    return table
+
+
+@cache
+def scene_table(*, filtered: bool = False) -> np.ndarray:
+    """Bits of every SCL value, shape (256,), uint8: whether it is `OBSERVED`, and as `CLOUDY` or `SNOWY`.
+
+    `filtered`: values may carry the bits of mask filters, which change nothing of what was seen.
+    """
+    table = np.zeros(256, np.uint8)
+    for bits in (0, REMOVED, ADDED) if filtered else (0,):
+        table[bits + 1 : bits + len(SCL_CLASSES)] = OBSERVED
+        table[[bits + 8, bits + 9, bits + 10]] |= CLOUDY
+        table[bits + 11] |= SNOWY
+    table.flags.writeable = False
     return table
 
 

@@ -1,7 +1,7 @@
 """NDVI of one granule, on plain arrays: `reference` says what is right, `cpu` says it fast.
 
 Both take the same arguments and give the same codes and the same counters; neither knows xarray, dask,
-files or projections.
+files or projections. `morphology` grows and shrinks cloud in scene classes before that.
 
 A **code** is NDVI as int16: ``rint(10000 * (nir - red) / (nir + red))``, halves to even, so −10000…10000,
 and `FILL_CODE` where there is no valid pixel. The rules and their sources are in ``docs/correctness.md``.
@@ -28,6 +28,31 @@ USE: Final = 1
 
 LAND: Final = 2
 """Bit of an SCL table entry: the class counts as clear land (4, 5) for the offset guard."""
+
+CLOUD: Final = 4
+"""Bit of an SCL table entry: the class is cloud, which mask filters grow and shrink."""
+
+REMOVED: Final = 0x20
+"""Bit of a filtered SCL value: cloud that a filter took away; used."""
+
+ADDED: Final = 0x40
+"""Bit of a filtered SCL value: a pixel that a filter made cloud; not used."""
+
+CLASS_BITS: Final = 0x0F
+"""Bits of a filtered SCL value that are its class."""
+
+NO_CLASS: Final = 255
+"""A filtered SCL value that was no class."""
+
+OBSERVED: Final = 1
+"""Bit of a table of scenes: the class says that there is data (1–11)."""
+
+CLOUDY: Final = 2
+"""Bit of a table of scenes: cloud of medium or high probability, or thin cirrus (8, 9, 10), as in ESA's own cloudy
+pixel percentage."""
+
+SNOWY: Final = 4
+"""Bit of a table of scenes: snow or ice (11)."""
 
 DARK_DN: Final = 1000
 """A clear-land red DN below this is what an offset of −1000 DN would make negative."""
