@@ -48,7 +48,7 @@ def writer(plan: Plan, url: str, codes: np.ndarray) -> Callable[[], object]:
     """`write_region` into a new store; what is read back are the codes."""
     store = open_store(url)
     write.create_template(store, plan)
-    arrays = write.open_arrays(store)
+    arrays = write.open_arrays(store, plan)
     write.write_region(arrays, plan, REGION, {"ndvi": codes})
     stored = zarr.open_array(store.zarr(read_only=True), path="ndvi", mode="r")[0, :2048, :2048]
     assert np.array_equal(stored, codes)

@@ -14,6 +14,7 @@ import numpy as np
 import rasterio
 import shapely
 from pyproj import Transformer
+from scipy import ndimage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -44,6 +45,8 @@ class Rules:
     offset: int | None = None
     all_zones: bool = False
     """Granules of other zones than the output's take part, too."""
+    mask_filters: Sequence[str] = ()
+    """What is done to cloud of a whole granule before it is dropped, such as ``opening:2``."""
     overview: int = 1
     """Red and nir are those of the overview of so many pixels along one."""
 
@@ -70,17 +73,43 @@ def superseded(items: Iterable[pystac.Item]) -> set[str]:
     return lost
 
 
+STEPS = {"erosion": ["shrink"], "dilation": ["grow"], "opening": ["shrink", "grow"], "closing": ["grow", "shrink"]}
+CLOUDS = (3, 8, 9, 10, 11)
+KEPT, DROPPED = -1, 255
+"""What cloud that is none any more becomes, which no rule drops, and what was none before: no class."""
+
+
+def filtered(scl: np.ndarray, dropped: Sequence[int], filters: Sequence[str]) -> np.ndarray:
+    """Classes of a whole granule, cloud that filters took away `KEPT`, pixels that they added `DROPPED`."""
+    data = (scl >= 1) & (scl <= 11)
+    before = np.isin(scl, [number for number in CLOUDS if number in dropped])
+    after = before
+    for text in filters:
+        name, radius = text.split(":")
+        y, x = np.ogrid[-int(radius) : int(radius) + 1, -int(radius) : int(radius) + 1]
+        disk = x * x + y * y <= int(radius) ** 2
+        for step in STEPS[name]:
+            # Without data: as cloud where it shrinks, as clear where it grows; and so is all beyond the granule.
+            if step == "shrink":
+                after = ndimage.binary_erosion(after | ~data, disk, border_value=1) & data
+            else:
+                after = ndimage.binary_dilation(after, disk) & data
+    return np.where(after & ~before, DROPPED, np.where(before & ~after, KEPT, scl.astype(np.int64)))
+
+
 Bands = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Red, nir and classes, one shape, int64."""
 
 
-def read_bands(item: pystac.Item, overview: int = 1) -> Bands:
-    """A whole granule, what is coarser spread to the pixels of what is finest."""
+def read_bands(item: pystac.Item, rules: Rules) -> Bands:
+    """A whole granule, its classes filtered, what is coarser spread to the pixels of what is finest."""
+    overview = rules.overview
     red, nir, scl = (rasterio.open(item.assets[name].get_absolute_href()) for name in ("red", "nir", "scl"))
     with red, nir, scl:
         assert overview == 1 or all(overview in file.overviews(1) for file in (red, nir))
         shape = red.height // overview, red.width // overview  # GDAL takes the overview of just this shape
         found = [*(file.read(1, out_shape=shape) for file in (red, nir)), scl.read(1)]
+    found[2] = filtered(found[2], rules.dropped_classes, rules.mask_filters)
     side = max(band.shape[0] for band in found)
     r, n, s = (np.kron(band, np.ones((side // band.shape[0],) * 2, np.int64)) for band in found)
     return r, n, s
@@ -180,7 +209,7 @@ def warped(bands: Bands, rules: Rules, where: tuple[np.ndarray, np.ndarray]) -> 
 def placed_codes(item: pystac.Item, grid: Grid, rules: Rules) -> np.ndarray:
     """Codes of a granule in every pixel of the output."""
     transform, epsg = item.assets["red"].extra_fields["proj:transform"], item.properties["proj:epsg"]
-    bands = read_bands(item, rules.overview)
+    bands = read_bands(item, rules)
     size = transform[0] * item.assets["red"].extra_fields["proj:shape"][0] / bands[0].shape[0]
     shift = offset_of(item) if rules.offset is None else rules.offset
     factor = round(grid.step / size)

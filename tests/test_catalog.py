@@ -194,6 +194,7 @@ def test_there_are_recorded_answers_of_all_kinds(real_data: Path) -> None:
     assert kinds == {".json": 28, ".geojson": 2, ".parquet": 1}
 
 
+@pytest.mark.slow
 def test_recorded_answers_are_read(real_data: Path, tmp_path: Path) -> None:
     """Single items, pages, item collections, a list of items, Parquet; STAC 1.0.0-beta.1 to 1.1.0."""
     read = 0

@@ -280,8 +280,11 @@ BAD: list[tuple[list[str], int, str]] = [
     (["--shard", "200"], 2, "128 pixels a side"),
     (["--chunk", "128", "--shard", "200"], 2, "give 256,"),
     (["--chunk", "128", "--shard", "256", "--zarr-format", "2"], 2, "has no shards"),
-    (["--mask", "cloudy"], 2, "default, clear-sky, land, none"),
+    (["--mask", "cloudy"], 2, "default, clear-sky, land, snow-free, openeo, none"),
     (["--mask", "0,12"], 2, "12"),
+    (["--mask-filter", "dilate:5"], 2, "did you mean 'dilation'"),
+    (["--mask-filter", "closing:60"], 2, "reach 120 SCL pixels"),
+    (["--mask-filter", "dilation:5", "--mask", "none"], 2, "nothing to act on"),
     (["--dtype", "float64"], 2, "float32"),
     (["--zarr-format", "4"], 2, "3"),
     (["--out-of-range", "wrap"], 2, "clip"),
@@ -375,6 +378,7 @@ def cut_file(feature: dict[str, Any]) -> None:
     feature["assets"]["nir"]["href"] = str(cut)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "code", "words"),
     [
@@ -485,6 +489,7 @@ def test_search_cache_keeps_months(real_data: Path, tmp_path: Path, capfd: pytes
     assert kept.name.startswith("2023-11-")
 
 
+@pytest.mark.slow
 def test_holes_are_shown_without_being_asked_for(real_data: Path) -> None:
     code = (
         "import sys\nfrom dataclasses import replace\nfrom ndvi_scale import cli, search\n"
@@ -602,6 +607,7 @@ def test_search_prints_no_secret_of_alternate_links(
     assert "CANARY" not in printed.out + printed.err
 
 
+@pytest.mark.slow
 def test_rustac_tells_no_links(sandbox: Sandbox, tmp_path: Path) -> None:
     def sign(feature: dict[str, Any]) -> None:
         feature["links"].append({"rel": "x", "href": "https://h/CANARY"})
@@ -631,6 +637,7 @@ def test_an_id_forges_no_line(
     assert "\x1b" not in said
 
 
+@pytest.mark.slow
 def test_a_warning_forges_no_line() -> None:
     code = (
         "import logging, sys\nfrom ndvi_scale import cli\nsys.argv = ['ndvi-scale', 'sources', '--json']\n"

@@ -26,7 +26,10 @@ CHANGES: dict[str, Any] = {
     "aoi": HOME,
     "datetime": "2023-06",
     "cloud_cover": 20.0,
-    "mask": (0, 1),
+    "mask": (0, 1, 8),
+    "mask_filters": ("opening:2", "dilation:5"),
+    "period": "month",
+    "reducer": "p90",
     "out_of_range": "clip",
     "offset": 0,
     "assets": (("red", "B4"), ("nir", "B5"), ("scl", "QA")),
@@ -84,9 +87,19 @@ def test_every_field_is_tried_below() -> None:
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_each_field_changes_the_digest(name: str) -> None:
-    changed = RunConfig(**{name: CHANGES[name]})
+    before = RunConfig(period="year") if name in {"period", "reducer"} else RunConfig()
+    changed = dataclasses.replace(before, **{name: CHANGES[name]})
+    assert changed.digest() != before.digest()
+    assert [line.partition(":")[0] for line in config_differences(before, changed)] == [name]
+
+
+def test_a_period_changes_the_digest() -> None:
+    changed = RunConfig(period="month")
     assert changed.digest() != RunConfig().digest()
-    assert [line.partition(":")[0] for line in config_differences(RunConfig(), changed)] == [name]
+    assert config_differences(RunConfig(), changed) == (
+        'period: null there, "month" asked',
+        'reducer: null there, "median" asked',
+    )
 
 
 def test_a_run_begun_before_there_were_shards_is_the_same_run() -> None:
@@ -189,7 +202,8 @@ def test_differences_shorten_long_values() -> None:
             "assets": st.dictionaries(st.sampled_from(["red", "nir", "scl"]), st.text(min_size=1, max_size=8)).map(
                 lambda keys: tuple(keys.items())
             ),
-            "mask": st.sets(st.integers(0, 11)).map(sorted).map(tuple),
+            "mask": st.sets(st.integers(0, 11)).map(lambda classes: (*sorted(classes - {8}), 8)),
+            "mask_filters": st.sampled_from([(), ("opening:2", "dilation:5"), ("erosion:1",)]),
             "out_of_range": st.sampled_from(["mask", "clip"]),
             "offset": st.none() | st.integers(-32768, 32767),
             "crs": st.sampled_from([None, "EPSG:32631", "EPSG:2154"]),
@@ -311,6 +325,38 @@ def test_the_order_of_classes_does_not_count() -> None:
     assert RunConfig(mask=(8, 3)).digest() == RunConfig(mask=(3, 8)).digest()
 
 
+def test_runs_without_mask_filters_are_what_they_were() -> None:
+    """A plan that was stored before there were any has no such key."""
+    config = RunConfig(mask=(3, 8))
+    assert "mask_filters" not in config.as_dict()
+    assert RunConfig.from_dict(config.as_dict()).mask_filters == ()
+    filtered = RunConfig(mask=(3, 8), mask_filters=("dilation:5",))
+    assert filtered.digest() != config.digest()
+    assert config_differences(config, filtered) == ('mask_filters: [] there, ["dilation:5"] asked',)
+    assert config_differences(filtered, config) == ('mask_filters: ["dilation:5"] there, [] asked',)
+
+
+def test_mask_filters_have_one_form() -> None:
+    one = RunConfig(mask_filters=("opening:2", "dilation:5"))
+    for same in ("opening:2,dilation:5", ["opening:02", "Dilation:5"], [("opening", 2), ("dilation", 5)]):
+        assert RunConfig(mask_filters=same) == make_config({"mask_filters": same}) == one  # type: ignore[arg-type]
+    assert one.scene_mask.margin == 9
+    assert RunConfig(mask_filters=("dilation:5", "opening:2")).digest() != one.digest()
+
+
+def test_a_preset_brings_its_filters() -> None:
+    filters = ("erosion:1", "dilation:21")
+    found = make_config({"mask": "openeo"})
+    assert (found.mask, found.mask_filters) == ((0, 1, 3, 8, 9, 10, 11), filters)
+    assert RunConfig(mask="openeo") == found  # type: ignore[arg-type]
+    assert RunConfig.from_dict(found.as_dict()) == found
+    assert dataclasses.replace(found, chunk=64).mask_filters == filters
+    for none in ("none", []):
+        assert make_config({"mask": "openeo", "mask_filters": none}).mask_filters == ()
+    assert make_config({"mask": "openeo", "mask_filters": "dilation:3"}).mask_filters == ("dilation:3",)
+    assert make_config({"mask_filters": "dilation:3"}).mask == RunConfig().mask
+
+
 # Loose settings
 
 
@@ -340,6 +386,11 @@ def test_one_region_only(tmp_path: Path) -> None:
         ({"bbox": "1,2,3"}, ("'1,2,3'", "W,S,E,N")),
         ({"aoi": "no-such.geojson"}, ("no-such.geojson", "cannot be read")),
         ({"mask": "cloudy"}, ("'cloudy'", "clear-sky")),
+        ({"mask_filters": "dilate:5"}, ("'dilate:5'", "did you mean 'dilation'")),
+        ({"mask_filters": "dilation:0"}, ("'dilation:0'", "from 1 on")),
+        ({"mask_filters": "dilation:101"}, ("reach 101 SCL pixels", "margin of 100")),
+        ({"mask_filters": "dilation:5", "mask": "none"}, ("nothing to act on",)),
+        ({"mask_filters": 5}, ("wrong type",)),
         ({"chunk": "big"}, ("chunk big", "even number")),
         ({"resolution": "10"}, ("wrong type",)),
         ({"cloud_cover": "20"}, ("wrong type",)),

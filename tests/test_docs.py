@@ -85,6 +85,7 @@ def test_there_is_something_to_check() -> None:
     assert languages <= {"python", "console", "toml", "text", "mermaid"}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(
     "ignore:Use `@` matmul:PendingDeprecationWarning"
 )  # rioxarray and rasterio with affine 3

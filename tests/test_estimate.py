@@ -27,6 +27,7 @@ from ndvi_scale.errors import ConfigError
 from ndvi_scale.estimate import READER_BYTES, estimate_plan, parse_size, region_memory, regions_in_flight
 from ndvi_scale.granules import Asset, Granule
 from ndvi_scale.lattice import Lattice, Region, coarser_grid, in_strips
+from ndvi_scale.periods import Period, periods_of
 from ndvi_scale.plan import Plan, build_plan
 from ndvi_scale.readers import BlockingReader, Layout, Reader, Traffic, open_reader
 from ndvi_scale.readers.patience import RUN_BYTES
@@ -74,6 +75,30 @@ def test_the_sandbox(sandbox: Sandbox, chunk: int, dtype: Any) -> None:
     assert_close(build_plan(items, RunConfig(aoi=parse_bbox(sandbox.bbox), chunk=chunk, dtype=dtype)))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"chunk": 48, "mask_filters": "opening:2,dilation:5"},
+        {"chunk": 64, "mask": "openeo"},
+        {"chunk": 2048, "mask_filters": "dilation:100"},
+        {"chunk": 32, "resolution": 20, "mask_filters": "dilation:30"},
+        {"chunk": 64, "crs": "EPSG:2154", "mask_filters": "dilation:30"},
+    ],
+    ids=str,
+)
+def test_the_sandbox_with_mask_filters(sandbox: Sandbox, settings: dict[str, Any]) -> None:
+    items = search_items(sandbox.items)
+    assert_close(build_plan(items, RunConfig(**{"crs": "EPSG:32631", **settings})))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chunk", [512, 2048])
+def test_several_blocks_a_file_with_mask_filters(large: Sandbox, chunk: int) -> None:
+    settings = {"crs": "EPSG:32631", "chunk": chunk, "mask_filters": "opening:2,dilation:5"}
+    assert_close(build_plan(search_items(large.items), RunConfig(**settings)))
+
+
 def test_the_whole_sandbox(sandbox: Sandbox) -> None:
     assert_close(build_plan(search_items(sandbox.items), RunConfig(crs="EPSG:32631", chunk=128)))
 
@@ -89,6 +114,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Sandbox:
     return make_sandbox(tmp_path_factory.mktemp("large") / "archive", size=2304, dates=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [32, 2048])
 def test_a_real_field(real_data: Path, chunk: int) -> None:
     aoi = parse_bbox((4.05, 50.74, 4.07, 50.75))
@@ -114,6 +140,16 @@ def test_an_exact_case() -> None:
     assert estimate.traffic.bytes == regions * 2 * (4 + 4 + 1) * 1000
     assert estimate.output_bytes == 400 * 400 * 2
     assert estimate.memory(3) - estimate.memory(2) == estimate.region_memory == region_memory(plan, "flat")
+
+
+def test_an_exact_case_with_a_margin() -> None:
+    """As before: SCL in blocks of 100 is one block a region; with 10 pixels around it, all four of the file."""
+    settings = {"granules": 2, "shape": (400, 400), "chunk": 200}
+    plain, plan = synthetic(**settings), synthetic(**settings, mask_filters="dilation:10")
+    one, other = (estimate_plan(made, Flat()) for made in (plain, plan))
+    assert other.traffic.bytes - one.traffic.bytes == 4 * 2 * 3 * 1000
+    assert other.traffic.requests == one.traffic.requests  # rows that are read whole are one
+    assert other.region_memory - one.region_memory == 4 * 110**2  # as far as the file goes
 
 
 def kept_case(block_bytes: float, **plan: Any) -> Traffic:
@@ -153,7 +189,9 @@ class Flat(BlockingReader):
     def read(self, _: str, asset: Asset, window: Window) -> tuple[np.ndarray, Traffic]:
         shape = window.height, window.width
         if asset.href.endswith("scl"):
-            return np.full(shape, 4, np.uint8), Traffic(1, 1)
+            scl = np.full(shape, 4, np.uint8)
+            scl[::50] = 9
+            return scl, Traffic(1, 1)
         pixels = np.full(shape, 3000 if asset.href.endswith("nir") else 1000, np.uint16)
         pixels[::3] = 0
         return pixels, Traffic(1, 1)
@@ -186,14 +224,18 @@ def plan_of(geobox: GeoBox, chunk: int, href: Any, granules: int, layers: int, s
     config = RunConfig(chunk=chunk, **settings)
     lattice = Lattice(geobox, config.object_side)
     rows, columns = lattice.objects
+    days = [dt.date(2021, 1, 1) + dt.timedelta(days=layer) for layer in range(layers)]
+    daily = tuple(Period(day, day + dt.timedelta(days=1)) for day in days)
+    made = daily if config.period is None else periods_of(days, config.period)
+    each = granules * layers // len(made)
     return Plan(
         config=config,
         lattice=lattice,
-        days=tuple(dt.date(2021, 1, 1) + dt.timedelta(days=layer) for layer in range(layers)),
+        layers=made,
         granules=tuple(found),
         index={
-            Region(layer, iy, ix): tuple(range(layer * granules, (layer + 1) * granules))
-            for layer in range(layers)
+            Region(layer, iy, ix): tuple(range(layer * each, (layer + 1) * each))
+            for layer in range(len(made))
             for iy in range(rows)
             for ix in range(columns)
         },
@@ -252,6 +294,9 @@ def main(text: str, folder: str) -> None:
 
 def made_up_case(case: dict[str, Any], _: Path) -> tuple[Plan, Plan, Any]:
     settings = {"granules": 3, "layers": case["workers"] + 1, "dtype": case["dtype"]}
+    if "reducer" in case:
+        settings |= {"granules": 1, "layers": case["days"], "period": "all", "reducer": case["reducer"]}
+    settings["mask_filters"] = case.get("filters", ())
     side, grid = case["chunk"], case.get("grid", "native")
     plans = synthetic(shape=(side, side), chunk=side, **settings), synthetic(**settings)
     return *(resampled(plan, **GRIDS[grid]) if grid in GRIDS else plan for plan in plans), Flat()
@@ -296,7 +341,7 @@ def stored_case(case: dict[str, Any], folder: Path) -> tuple[Plan, Plan, Any]:
     plan = plan_of(geobox, case["chunk"], href, 1, 8, {"shard": case["shard"]})
     corner = plan_of(geobox, 64, href, 1, 4, {})
     few = {region: rows for region, rows in corner.index.items() if region.iy == region.ix == 0}
-    warm = Plan(corner.config, corner.lattice, corner.days, corner.granules, few)
+    warm = Plan(corner.config, corner.lattice, corner.layers, corner.granules, few)
     return plan, warm, open_reader(case["reader"])
 
 
@@ -312,9 +357,36 @@ def test_a_region_takes_no_more_than_its_bound(tmp_path: Path, dtype: str, worke
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["int16", "float32"])
+@pytest.mark.parametrize("reducer", ["median", "mean", "max"])
+def test_146_days_of_a_composite_take_no_more_than_their_bound(tmp_path: Path, reducer: str, dtype: str) -> None:
+    case = {"reader": "flat", "chunk": 2048, "dtype": dtype, "workers": 1, "reducer": reducer, "days": 146}
+    found = in_a_process(case, tmp_path)
+    assert found["growth"] <= found["region"] + SPARE
+    assert found["growth"] >= 0.4 * found["region"]
+    assert (found["region"] > 146 * 2 * 2048**2) is (reducer == "median")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("grid", GRIDS)
 def test_a_region_of_other_pixels_takes_no_more_than_its_bound(tmp_path: Path, grid: str) -> None:
     case = {"reader": "flat", "chunk": 3000, "dtype": "int16", "workers": 2, "grid": grid}
+    found = in_a_process(case, tmp_path)
+    assert found["growth"] <= 2 * found["region"] + SPARE
+    assert found["growth"] >= 0.4 * 2 * found["region"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("grid", ["native", "coarser", "warped", "of overviews"])
+def test_a_region_with_a_margin_takes_no_more_than_its_bound(tmp_path: Path, grid: str) -> None:
+    case = {
+        "reader": "flat",
+        "chunk": 2000,
+        "dtype": "int16",
+        "workers": 2,
+        "grid": grid,
+        "filters": "dilation:100",
+    }
     found = in_a_process(case, tmp_path)
     assert found["growth"] <= 2 * found["region"] + SPARE
     assert found["growth"] >= 0.4 * 2 * found["region"]
@@ -443,19 +515,23 @@ def test_a_limit_that_no_chunk_fits() -> None:
         assert "chunk = " not in message
 
 
+@pytest.mark.slow
 @given(
     height=st.integers(500, 12_000),
     width=st.integers(500, 12_000),
     chunk=st.integers(256, 6_000),
     part=st.floats(0.01, 0.999),
+    filters=st.sampled_from([(), (), ("dilation:30",), ("dilation:100",)]),
 )
-def test_the_chunk_that_a_refusal_names_does_fit(height: int, width: int, chunk: int, part: float) -> None:
+def test_the_chunk_that_a_refusal_names_does_fit(
+    height: int, width: int, chunk: int, part: float, filters: tuple[str, ...]
+) -> None:
     shape = (2 * (height // 2), 2 * (width // 2))
-    plan = synthetic(shape=shape, chunk=2 * (chunk // 2))
+    plan = synthetic(shape=shape, chunk=2 * (chunk // 2), mask_filters=filters)
     limit = READER_BYTES + int(part * region_memory(plan))
     message = refused(plan, limit)
     if "use chunk = " not in message:
         return
     named = int(message.split("use chunk = ")[1].split(",")[0])
     assert 0 < named < plan.config.chunk
-    assert regions_in_flight(synthetic(shape=shape, chunk=named), 1, limit) == 1
+    assert regions_in_flight(synthetic(shape=shape, chunk=named, mask_filters=filters), 1, limit) == 1

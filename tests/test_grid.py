@@ -366,6 +366,7 @@ def test_across_the_antimeridian() -> None:
         build_plan(fiji(), RunConfig(aoi=aoi))
 
 
+@pytest.mark.slow
 def test_a_region_that_spans_the_globe_by_mistake_is_refused(real_data: Path) -> None:
     """Fiji as make_valid leaves it: slivers from one edge of the map to the other."""
     aoi = read_aoi(real_data / "aoi" / "ne10m_fiji_valid.geojson")

@@ -492,6 +492,7 @@ def test_empty_arrays_give_empty_codes_and_no_counts(kernel: Callable[..., Any],
     assert counts == dict.fromkeys(COUNTERS, 0)
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize("how", ["strided", "reversed", "fortran", "read-only"])
 def test_layout_in_memory_does_not_matter(kernel: Callable[..., Any], how: str) -> None:

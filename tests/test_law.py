@@ -63,6 +63,7 @@ def expected(plan: Plan, items: Sequence[pystac.Item]) -> np.ndarray:
         config.mask,
         clip_range=config.out_of_range == "clip",
         offset=config.offset,
+        mask_filters=config.mask_filters,
         all_zones=not any("the output in" in dropped.reason for dropped in plan.dropped),
         overview=plan.granules[0].red.overview,
     )
@@ -112,17 +113,22 @@ WARPED: list[dict[str, Any]] = [
 ]
 
 
+FILTERS = [(), ("dilation:3",), ("opening:1", "dilation:2"), ("closing:2",), ("erosion:1", "dilation:10")]
+
+
 @st.composite
 def configs(
     draw: st.DrawFn, bounds: tuple[float, float, float, float], grids: list[dict[str, Any]]
 ) -> dict[str, Any]:
     chunk = 2 * draw(st.integers(16, 200))
     chunks = draw(st.sampled_from([0, 2, 3])) if chunk >= LEAST_IN_SHARD else 0
+    mask = tuple(sorted(MASKS[draw(st.sampled_from(sorted(MASKS)))]))
     return {
         "aoi": parse_bbox(draw(boxes(bounds))),
         "chunk": chunk,
         "shard": chunks * chunk or None,
-        "mask": tuple(sorted(MASKS[draw(st.sampled_from(sorted(MASKS)))])),
+        "mask": mask,
+        "mask_filters": draw(st.sampled_from(FILTERS)) if mask else (),
         "out_of_range": draw(st.sampled_from(["mask", "clip"])),
         "clip": draw(st.booleans()),
         "offset": draw(st.sampled_from([None, None, -1000, 0])),
@@ -250,11 +256,56 @@ def test_any_window_is_the_crop_of_the_whole(sandbox: Sandbox, tmp_path: Path) -
     west, south, east, north = sandbox.bbox
     inner = parse_bbox((west + 0.003, south + 0.003, east - 0.002, north - 0.004))
     part = build_plan(items, RunConfig(aoi=inner, clip=False, crs="EPSG:32631", chunk=64))
+    crop = cropped(batch(whole, tmp_path / "whole.zarr"), whole, part)
+    np.testing.assert_array_equal(batch(part, tmp_path / "part.zarr"), crop)
+
+
+FILTERED: list[dict[str, Any]] = [
+    {"crs": "EPSG:32631", "chunk": 64},
+    {"crs": "EPSG:32631", "chunk": 128, "shard": 256},
+    {"crs": "EPSG:32631", "chunk": 50, "resolution": 20},
+    {"crs": "EPSG:2154", "chunk": 96},
+    {"crs": "EPSG:32630", "chunk": 30, "resolution": 60},
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("filters", [("opening:2", "dilation:5"), ("erosion:1", "dilation:21")], ids=str)
+@pytest.mark.parametrize("grid", FILTERED, ids=str)
+def test_the_law_with_mask_filters(
+    sandbox: Sandbox, tmp_path: Path, grid: dict[str, Any], filters: tuple[str, ...]
+) -> None:
+    items = search_items(sandbox.items)
+    plain = build_plan(items, RunConfig(**grid))
+    plan = build_plan(items, RunConfig(mask_filters=filters, **grid))
+    truth = expected(plan, items)
+    assert (truth != FILL).any()
+    assert ((truth == FILL) != (expected(plain, items) == FILL)).any()
+    np.testing.assert_array_equal(batch(plan, tmp_path / "ndvi.zarr"), truth)
+    np.testing.assert_array_equal(lazy(plan), truth)
+
+
+@pytest.mark.parametrize("filters", ["opening:2,dilation:5", "closing:9"])
+def test_any_window_is_the_crop_of_the_whole_with_mask_filters(
+    sandbox: Sandbox, tmp_path: Path, filters: str
+) -> None:
+    items = search_items(sandbox.items)
+    settings = {"crs": "EPSG:32631", "mask_filters": filters}
+    whole = build_plan(items, RunConfig(**settings))
+    west, south, east, north = sandbox.bbox
+    inner = parse_bbox((west + 0.003, south + 0.003, east - 0.002, north - 0.004))
+    part = build_plan(items, RunConfig(aoi=inner, clip=False, chunk=64, **settings))
+    np.testing.assert_array_equal(
+        batch(part, tmp_path / "part.zarr"), cropped(batch(whole, tmp_path / "whole.zarr"), whole, part)
+    )
+
+
+def cropped(cube: np.ndarray, whole: Plan, part: Plan) -> np.ndarray:
+    """What a cube of the whole holds of a part."""
     large, small = grid_of(whole), grid_of(part)
     row, column = round((large.y0 - small.y0) / 10), round((small.x0 - large.x0) / 10)
-    crop = batch(whole, tmp_path / "whole.zarr")[:, row : row + small.height, column : column + small.width]
     days = [whole.days.index(day) for day in part.days]
-    np.testing.assert_array_equal(batch(part, tmp_path / "part.zarr"), crop[days])
+    return cube[days, row : row + small.height, column : column + small.width]
 
 
 def test_codes_are_those_of_the_sandbox_truth(sandbox: Sandbox, tmp_path: Path) -> None:

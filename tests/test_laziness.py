@@ -197,7 +197,7 @@ def test_a_chunk_outside_the_region_reads_nothing(sandbox: Sandbox) -> None:
     emptied = type(whole)(
         whole.config,
         whole.lattice,
-        whole.days,
+        whole.layers,
         whole.granules,
         {region: rows for region, rows in whole.index.items() if region != empty},
     )

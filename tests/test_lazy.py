@@ -21,6 +21,7 @@ from hypothesis.extra import numpy as hnp
 
 import ndvi_scale
 import ndvi_scale.accessor
+import oracle
 import runs
 from ndvi_scale import cf
 from ndvi_scale.aoi import parse_bbox
@@ -158,6 +159,7 @@ def test_bands_are_what_the_files_hold(sandbox: Sandbox) -> None:
     assert bands["scl"].dtype == np.uint8
 
 
+@pytest.mark.slow
 def test_bands_show_what_a_mask_hides_but_no_bad_dn(sandbox: Sandbox) -> None:
     plan = runs.plan_of(sandbox)
     bands, ndvi = load_bands(plan).compute(), open_ndvi(plan).compute()
@@ -389,6 +391,75 @@ def test_dask_and_numpy_agree(kind: str) -> None:
     assert isinstance(eager.data, np.ndarray)
     xr.testing.assert_identical(found.compute(), eager)
     xr.testing.assert_identical(compute_ndvi(plain.assign(nir=chunked["nir"]), **options).compute(), eager)
+
+
+def cloudy(shape: tuple[int, ...], seed: int = 3) -> xr.Dataset:
+    """DN under small clouds and single pixels of it, some without data."""
+    draw = np.random.default_rng(seed)
+    red, nir = (draw.integers(1, 5000, shape).astype(np.uint16) for _ in range(2))
+    scl = draw.choice(np.array([0, 4, 5, 6], np.uint8), shape, p=[0.02, 0.5, 0.4, 0.08])
+    scl[..., 10:17, 12:30] = 9
+    scl[..., 30:33, 3:40] = 3
+    scl[draw.random(shape) < 0.01] = 8
+    return bands_of(red, nir, scl, ("time", "y", "x")[-len(shape) :])
+
+
+@pytest.mark.parametrize("filters", ["opening:1,dilation:3", "dilation:20", "closing:2"])
+@pytest.mark.parametrize("chunks", [{"y": 16, "x": 50}, {"y": 40, "x": 7}, {"y": 5, "x": 5}, {"time": 1}])
+def test_filters_give_the_same_in_any_chunks(filters: str, chunks: dict[str, int]) -> None:
+    """A margin larger than the chunks, too."""
+    plain = cloudy((2, 40, 50))
+    eager = compute_ndvi(plain, offset=0, mask_filters=filters)
+    chunked = plain.chunk(chunks)
+    found = compute_ndvi(chunked, offset=0, mask_filters=filters)
+    assert found.chunks == chunked["red"].chunks
+    xr.testing.assert_identical(found.compute(), eager)
+    assert (np.isnan(eager) != np.isnan(compute_ndvi(plain, offset=0))).any()
+
+
+@pytest.mark.parametrize("kind", ["dn", "reflectance"])
+def test_filters_are_those_of_the_oracle(kind: str) -> None:
+    bands = cloudy((3, 40, 50))
+    classes = [
+        oracle.filtered(layer, MASKS["snow-free"], ("opening:2", "dilation:4")) for layer in bands["scl"].values
+    ]
+    used = (np.array(classes) <= 11) & ~np.isin(classes, sorted(MASKS["snow-free"]))
+    options: dict[str, Any] = {"mask": "snow-free", "mask_filters": ["opening:2", "dilation:4"]}
+    if kind == "dn":
+        found = compute_ndvi(bands, offset=0, **options)
+    else:
+        found = compute_ndvi(bands.assign(red=bands["red"] / 1e4, nir=bands["nir"] / 1e4), **options)
+    np.testing.assert_array_equal(np.isfinite(found.values), used)
+
+
+def test_a_preset_s_filters_apply_to_arrays_too() -> None:
+    bands = cloudy((40, 50))
+    found = compute_ndvi(bands, offset=0, mask="openeo")
+    xr.testing.assert_identical(
+        found, compute_ndvi(bands, offset=0, mask="snow-free", mask_filters="erosion:1,dilation:21")
+    )
+    bare = compute_ndvi(bands, offset=0, mask="openeo", mask_filters="none")
+    xr.testing.assert_identical(bare, compute_ndvi(bands, offset=0, mask="snow-free"))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"mask_filters": "dilate:2"}, "did you mean 'dilation'"),
+        ({"mask_filters": "dilation:2", "mask": "none"}, "nothing to act on"),
+        ({"mask_filters": "dilation:101"}, "margin of 100"),
+    ],
+)
+def test_filters_that_arrays_cannot_have(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        compute_ndvi(cloudy((40, 50)), offset=0, **change)
+
+
+@pytest.mark.parametrize("dims", [("y", "x", "time"), ("x", "y", "time"), ("time", "lat", "lon")])
+def test_filters_need_y_and_x_last(dims: tuple[str, ...]) -> None:
+    bands = cloudy((3, 40, 50)).rename(dict(zip(("time", "y", "x"), dims, strict=True)))
+    with pytest.raises(ConfigError, match=r"act along y and x, the last two: transpose or rename"):
+        compute_ndvi(bands, offset=0, mask_filters="dilation:1")
 
 
 def test_coordinates_stay_and_attributes_are_ndvi_s() -> None:

@@ -154,6 +154,7 @@ def test_jp2_has_no_means() -> None:
     says(caught, "item a", "JP2", "half a pixel", "leave overviews out")
 
 
+@pytest.mark.slow
 def test_the_reduced_image_of_a_jp2_lies_half_a_pixel_off(real_data: Path) -> None:
     """Why they are refused: a pixel of it is the north-western of four, and not their mean."""
     path = real_data / "rasters" / "t29unu_20221005_N0400" / "T29UNU_20221005T115411_B04_60m.jp2"
@@ -253,6 +254,18 @@ def test_averages_are_the_means_but_for_rounding_and_edges(archive: list[pystac.
         compared, size = compared + both.sum(), size + ((codes != FILL) & (means == FILL)).sum()
     assert compared > 1_000
     assert size <= 0.005 * compared  # with a saturated pixel that SCL does not tell, averaged into the overview
+
+
+@pytest.mark.parametrize("resolution", [20, 40])
+def test_the_law_with_mask_filters(archive: list[pystac.Item], tmp_path: Path, resolution: int) -> None:
+    """SCL is finer than the overview or as fine, and its margin counts its own pixels either way."""
+    filters = ("opening:1", "dilation:7")
+    plan = planned(archive, resolution=resolution, chunk=32, mask_filters=filters)
+    truth = expected(plan, archive)
+    bare = expected(planned(archive, resolution=resolution, chunk=32), archive)
+    assert ((truth == FILL) & (bare != FILL)).any()
+    np.testing.assert_array_equal(batch(plan, tmp_path / "ndvi.zarr"), truth)
+    np.testing.assert_array_equal(lazy(plan), truth)
 
 
 # What it costs

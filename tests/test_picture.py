@@ -20,6 +20,7 @@ from ndvi_scale import picture, write
 from ndvi_scale.config import RunConfig
 from ndvi_scale.errors import StoreError
 from ndvi_scale.lattice import Lattice
+from ndvi_scale.periods import Period
 from ndvi_scale.picture import MOST_PANELS, PANEL_PIXELS, save_quicklook
 from ndvi_scale.plan import Plan
 from ndvi_scale.store import Store, open_store
@@ -38,11 +39,12 @@ def cube_of(folder: Path, codes: NDArray[np.int16], name: str = "ndvi.zarr", **s
     """A store that holds these codes, a layer every ten days."""
     layers, height, width = codes.shape
     geobox = GeoBox((height, width), Affine(10, 0, 300_000, 0, -10, 4_900_020), "EPSG:32631")
-    days = tuple(dt.date(2021, 1, 1) + dt.timedelta(days=10 * layer) for layer in range(layers))
-    plan = Plan(RunConfig(chunk=512, **settings), Lattice(geobox, 512), days, (), {})  # type: ignore[arg-type]
+    days = [dt.date(2021, 1, 1) + dt.timedelta(days=10 * layer) for layer in range(layers)]
+    daily = tuple(Period(day, day + dt.timedelta(days=1)) for day in days)
+    plan = Plan(RunConfig(chunk=512, **settings), Lattice(geobox, 512), daily, (), {})  # type: ignore[arg-type]
     store = open_store(str(folder / name))
     write.create_template(store, plan)
-    write.open_arrays(store)["ndvi"][...] = codes
+    write.open_arrays(store, plan)["ndvi"][...] = codes
     return store
 
 
@@ -67,7 +69,9 @@ def opened(store: Store) -> xr.DataArray:
 
 def drawn(store: Store) -> Figure:
     figure = Figure(layout="constrained")
-    picture._draw(figure, picture._thinned(opened(store)), {"title": "NDVI of a test", "attribution": "nobody"})
+    layers = picture._thinned(opened(store))
+    layers = layers.assign_coords(label=layers.time.dt.strftime("%Y-%m-%d"))
+    picture._draw(figure, layers, {"title": "NDVI of a test", "attribution": "nobody"})
     return figure
 
 
@@ -81,6 +85,7 @@ def test_a_picture(tmp_path: Path, layers: int) -> None:
     assert len(np.unique(pixels.reshape(-1, 4), axis=0)) > 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 2, 2), (1, 400, 4), (2, 4, 400), (1, 1300, 700)])
 def test_odd_shapes(tmp_path: Path, shape: tuple[int, int, int]) -> None:
     codes = np.full(shape, 5000, np.int16)
@@ -88,12 +93,14 @@ def test_odd_shapes(tmp_path: Path, shape: tuple[int, int, int]) -> None:
     assert min(dimensions(tmp_path / "look.png")) > 100
 
 
+@pytest.mark.slow
 def test_a_run_of_the_sandbox(tmp_path: Path, sandbox: Sandbox) -> None:
     _, store = runs.finished_store(sandbox, tmp_path)
     save_quicklook(store, tmp_path / "look.png")
     assert min(dimensions(tmp_path / "look.png")) > 300
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["int16", "float32"])
 def test_empty_layers(tmp_path: Path, dtype: str) -> None:
     codes = some_codes(3)
@@ -187,3 +194,13 @@ def test_an_output_that_is_no_cube_of_ours(tmp_path: Path, kind: str) -> None:
     assert kind != "another cube" or zarr.open_group(folder, mode="r")
     with pytest.raises(StoreError):
         save_quicklook(open_store(str(folder)), tmp_path / "look.png")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reducer", ["median", "count"])
+def test_a_composite_is_drawn_with_its_periods(sandbox: Sandbox, tmp_path: Path, reducer: str) -> None:
+    _, store = runs.finished_store(sandbox, tmp_path, period="month", reducer=reducer)
+    with xr.open_zarr(store.url) as cube:
+        assert picture._labels(cube).tolist() == ["2021-04-01 – 2021-04-30", "2021-05-01 – 2021-05-31"]
+    save_quicklook(store, tmp_path / "look.png")
+    assert min(matplotlib.image.imread(tmp_path / "look.png").shape[:2]) > 300

@@ -60,6 +60,7 @@ def test_pixels_that_are_no_whole_number_of_native_ones(step: float) -> None:
     assert cell_factor(grid_at(0, 0, (1, 1), 60), TILE) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("crs", ["EPSG:32631", "EPSG:2154"])
 @given(factor=st.integers(1, 7), rows=st.integers(1, 900), first=st.integers(0, 300))
 def test_strips_are_all_rows_of_cells_and_none_is_large(crs: str, factor: int, rows: int, first: int) -> None:
@@ -135,6 +136,7 @@ def test_positions_are_exact_enough_near_the_pole() -> None:
     assert np.abs(columns - ((x - 499_980) / 10 - 0.5)).max() < 0.05
 
 
+@pytest.mark.slow
 @given(
     crs=st.sampled_from(CRSS),
     cut=st.tuples(st.integers(0, 500), st.integers(0, 500), st.integers(1, 200), st.integers(1, 200)),

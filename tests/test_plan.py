@@ -489,7 +489,7 @@ def test_every_field_is_compared_above() -> None:
     assert {field.name for field in dataclasses.fields(Plan)} == {
         "config",
         "lattice",
-        "days",
+        "layers",
         "granules",
         "index",
         "spares",
@@ -497,6 +497,7 @@ def test_every_field_is_compared_above() -> None:
     }
 
 
+@pytest.mark.slow
 def test_reading_a_plan_leaves_no_thread_behind(found: list[pystac.Item], tmp_path: Path) -> None:
     """One of Arrow's, alive when the interpreter ends, aborts the process: exit code 134 in place of ours."""
     for name, data in encode_plan(build_plan(found, RunConfig(crs=ZONE_31))).items():

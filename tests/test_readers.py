@@ -125,6 +125,7 @@ def new_reader(request: pytest.FixtureRequest) -> Callable[[], Reader]:
 # Pixels
 
 
+@pytest.mark.slow
 @given(window=windows(700, 900))
 def test_any_window_is_the_crop_of_the_whole(
     new_reader: Callable[[], Reader], small: Stored, window: Window
@@ -134,6 +135,7 @@ def test_any_window_is_the_crop_of_the_whole(
     np.testing.assert_array_equal(data, cut(small.dn, window))
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(data=st.data())
 def test_any_window_of_the_sandbox(new_reader: Callable[[], Reader], sandbox: Sandbox, data: st.DataObject) -> None:
@@ -147,6 +149,7 @@ def test_any_window_of_the_sandbox(new_reader: Callable[[], Reader], sandbox: Sa
     np.testing.assert_array_equal(found, cut(expected, window))
 
 
+@pytest.mark.slow
 def test_one_reader_in_many_threads(new_reader: Callable[[], Reader], small: Stored, large: Stored) -> None:
     reader = new_reader()
     draw = np.random.default_rng(1)
@@ -227,6 +230,7 @@ def test_blocks_that_a_window_touches(height: int, width: int, block: int, data:
     assert block_runs(window, (block, block), width) == int((flat[1:] & ~flat[:-1]).sum())
 
 
+@pytest.mark.slow
 @given(window=windows(700, 900))
 def test_traffic_is_that_of_the_touched_blocks(
     new_reader: Callable[[], Reader], small: Stored, window: Window
@@ -435,6 +439,7 @@ def path_of(href: str) -> str:
     return "/" + href.split("/", 3)[3]
 
 
+@pytest.mark.slow
 @given(window=windows(700, 900))
 @settings(max_examples=30)
 def test_any_window_over_http(
@@ -510,6 +515,7 @@ def test_an_address_that_is_refused(
     assert all(part in str(caught.value) for part in (href, "S2A_31TCJ", str(status), "Run again"))
 
 
+@pytest.mark.slow
 def test_a_body_that_ends_too_early(
     new_reader: Callable[[], Reader],
     large: Stored,
@@ -545,6 +551,7 @@ def test_a_server_that_is_busy_for_a_moment_is_asked_again(
     assert {503, 206} <= {request.status for request in range_http.requests}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [403, 404, "short"])
 def test_the_same_reader_reads_a_repaired_address(
     new_reader: Callable[[], Reader],

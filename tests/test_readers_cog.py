@@ -125,6 +125,22 @@ def test_nothing_is_kept_of_blocks_that_nobody_will_want(image: Path) -> None:
     assert not reader._here()._kept
 
 
+def test_blocks_of_windows_that_overlap_are_fetched_once(
+    served: Callable[[str], Asset], range_http: RangeServer, dn: np.ndarray
+) -> None:
+    """Each window reaches 40 pixels into those around it, after whose own pixels the block would be let go."""
+    reader, asset, total = CogReader(), served("shared.tif"), Traffic()
+    for row in range(0, SIDE, 256):
+        for column in range(0, SIDE, 256):
+            grown = Window(row, column, 256, 256).grown(40).overlap(Window(0, 0, SIDE, SIDE))
+            data, traffic = reader.start("item", asset, grown, shared=True).result()
+            np.testing.assert_array_equal(data, cut(dn, grown))
+            total += traffic
+    between = 8 * 16  # bytes between neighbours
+    assert 0 <= total.bytes - int(reader._headers[asset.href, 1].sizes.sum()) <= between
+    assert range_http.count() == total.requests
+
+
 @given(data=st.data())
 def test_any_windows_in_any_order(image: Path, dn: np.ndarray, data: st.DataObject) -> None:
     reader, asset = CogReader(), asset_of(image)

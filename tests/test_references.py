@@ -14,7 +14,15 @@ import pytest
 import rasterio
 import xarray as xr
 
-from ndvi_scale import RunConfig, build_plan, compute_region, open_reader, parse_bbox, search_items
+from ndvi_scale import (
+    RunConfig,
+    build_plan,
+    composite_by_period,
+    compute_region,
+    open_reader,
+    parse_bbox,
+    search_items,
+)
 from ndvi_scale.kernels import COUNTERS, cpu, reference
 from ndvi_scale.lattice import pixel_place
 from ndvi_scale.sentinel2 import MASKS, scl_table
@@ -178,3 +186,20 @@ def test_median_ndvi_of_a_real_tile(
     assert (layer != FILL).sum() == (tile != FILL).sum() > 500_000
     wanted = tile[np.isin(scl, classes) & (tile != FILL)]
     assert round(float(np.median(wanted)) / 10_000, 3) == median
+
+
+def test_eolearn_maximum_and_valid_count(real_data: Path) -> None:
+    """68 dates of NDVI, 101 x 100 pixels: their maximum over all frames, unmasked, and how many are valid."""
+    folder = real_data / "reference" / "eolearn_ndvi_ts"
+    ndvi, valid, maximum, count = (
+        np.load(folder / f"{name}.npy") for name in ("NDVI", "IS_VALID", "MAX_NDVI", "VALID_COUNT")
+    )
+    days = np.datetime64("2015-01-01", "ns") + 10 * np.arange(len(ndvi)) * np.timedelta64(1, "D")
+    frames = xr.DataArray(ndvi[..., 0], dims=("time", "y", "x"), coords={"time": days})
+    largest = composite_by_period(frames, "all", "max")
+    np.testing.assert_array_equal(largest["ndvi"].values[0], maximum[..., 0])
+    assert (largest["observations"] == len(ndvi)).all()
+    first = np.argmax(ndvi[..., 0] == maximum[..., 0], axis=0)
+    np.testing.assert_array_equal(largest["date"].values[0], days[first])
+    seen = composite_by_period(frames.where(valid[..., 0] > 0), "all", "count")
+    np.testing.assert_array_equal(seen["observations"].values[0], count[..., 0])

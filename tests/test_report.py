@@ -167,7 +167,7 @@ def test_a_plan_for_programs(plan: Plan) -> None:
     facts = report.plan_json(plan, estimate)
     assert json.loads(json.dumps(facts)) == facts
     assert set(facts) == {
-        *("plan", "items", "dropped", "days", "shape", "crs", "transform", "chunk", "shard", "regions"),
+        *("plan", "items", "dropped", "days", "layers", "shape", "crs", "transform", "chunk", "shard", "regions"),
         *("bytes", "requests", "output_bytes", "region_memory"),
     }
     assert facts["plan"] == plan.id

@@ -426,6 +426,7 @@ def test_landing_page_without_search(api: ScriptedApi) -> None:
         search_items(api.url)
 
 
+@pytest.mark.slow
 def test_busy_server_is_asked_again(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web, "_RETRIES", 3)
     answers = iter([(503, "busy"), (429, "slow down"), collection_of(item(1))])

@@ -457,7 +457,7 @@ def test_no_credentials_anywhere_is_said() -> None:
 def test_a_region_that_cannot_be_stored_is_said_in_a_line(sandbox: Sandbox, tmp_path: Path) -> None:
     plan, store = runs.finished_store(sandbox, tmp_path)
     region = next(iter(plan.regions()))
-    arrays = open_arrays(store)
+    arrays = open_arrays(store, plan)
     values = np.ones(plan.region_geobox(region).shape, "i2")
     (tmp_path / "ndvi.zarr/ndvi").rename(tmp_path / "away")
     (tmp_path / "ndvi.zarr/ndvi").write_text("in the way")

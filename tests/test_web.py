@@ -40,6 +40,7 @@ def earth_search(real_data: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[R
         yield replay
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault",
     [

@@ -143,7 +143,7 @@ def features_of(spec: Spec, archive: Path | None, base: str) -> list[dict[str, A
     found = []
     for number in range(spec.copies):
         for feature in held:
-            item = _later(feature, timedelta(days=number))
+            item = later(feature, timedelta(days=number))
             for asset in item["assets"].values():
                 path = asset["href"].removeprefix("./")
                 asset["href"] = f"{base}/{f'copy-{number}/' if number else ''}{archive.name}/{path}"
@@ -151,7 +151,7 @@ def features_of(spec: Spec, archive: Path | None, base: str) -> list[dict[str, A
     return sorted(found, key=lambda feature: (feature["properties"]["datetime"], feature["id"]))
 
 
-def _later(feature: dict[str, Any], shift: timedelta) -> dict[str, Any]:
+def later(feature: dict[str, Any], shift: timedelta) -> dict[str, Any]:
     """The same acquisition on a later day, under that day's names."""
     properties = feature["properties"]
     was = datetime.fromisoformat(properties["datetime"])

@@ -25,11 +25,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ndvi_scale.aoi import Aoi, parse_bbox, read_aoi
     from ndvi_scale.batch import RunReport, run_batch, thread_pool
+    from ndvi_scale.by_period import composite_by_period
     from ndvi_scale.config import RunConfig
     from ndvi_scale.errors import NdviScaleError
     from ndvi_scale.estimate import Estimate, estimate_plan
     from ndvi_scale.item_files import load_items, save_items
-    from ndvi_scale.lazy import compute_ndvi, load_bands, open_ndvi
+    from ndvi_scale.lazy import compute_ndvi, load_bands, open_cube, open_ndvi
     from ndvi_scale.ledger import load_plan
     from ndvi_scale.plan import Plan, build_plan, build_plans
     from ndvi_scale.readers import open_reader
@@ -51,6 +52,7 @@ _HOMES = {
     "Store": "store",
     "build_plan": "plan",
     "build_plans": "plan",
+    "composite_by_period": "by_period",
     "compute_ndvi": "lazy",
     "compute_region": "region",
     "estimate_plan": "estimate",
@@ -58,6 +60,7 @@ _HOMES = {
     "load_items": "item_files",
     "load_plan": "ledger",
     "make_sandbox": "sandbox",
+    "open_cube": "lazy",
     "open_ndvi": "lazy",
     "open_reader": "readers",
     "open_store": "store",
@@ -81,6 +84,7 @@ __all__ = [
     "__version__",
     "build_plan",
     "build_plans",
+    "composite_by_period",
     "compute_ndvi",
     "compute_region",
     "estimate_plan",
@@ -88,6 +92,7 @@ __all__ = [
     "load_items",
     "load_plan",
     "make_sandbox",
+    "open_cube",
     "open_ndvi",
     "open_reader",
     "open_store",

@@ -9,6 +9,7 @@ from typing import Any
 
 import xarray as xr
 
+from ndvi_scale.by_period import composite_by_period
 from ndvi_scale.lazy import compute_ndvi
 
 
@@ -22,3 +23,7 @@ class Sentinel2Accessor:
     def ndvi(self, **options: Any) -> xr.DataArray:
         """See `ndvi_scale.compute_ndvi`; options are its keyword arguments."""
         return compute_ndvi(self._dataset, **options)
+
+    def composite(self, variable: str = "ndvi", **options: Any) -> xr.Dataset:
+        """See `ndvi_scale.composite_by_period`, of one variable; options are its keyword arguments."""
+        return composite_by_period(self._dataset[variable], **options)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import time
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,7 +18,7 @@ from ndvi_scale.config import config_differences
 from ndvi_scale.errors import NdviScaleError, OffsetConflictError, PlanMismatchError, StoreError
 from ndvi_scale.estimate import default_workers, regions_in_flight
 from ndvi_scale.readers import Reader, Traffic, open_reader
-from ndvi_scale.region import RegionRecord, compute_region, prefetch_region, total_counters
+from ndvi_scale.region import DayCounts, RegionRecord, compute_region, prefetch_region, total_counters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -56,6 +57,10 @@ class RunReport:
     """Wall time of this run."""
     computed: int
     """Regions that this run computed."""
+    days: dict[dt.date, DayCounts] = field(default_factory=dict)
+    """Solar day → what was seen of it, over the pixels in the AOI that some granule touches."""
+    inside: int = 0
+    """Pixels in the AOI, where any granule of any day touches it."""
     verdicts: tuple[guard.Verdict, ...] = ()
     """Whether the pixels agree with the offset, for each granule that a region saw, in mosaic order."""
 
@@ -119,7 +124,7 @@ def run_batch(
     for region in pending[:in_flight]:
         ahead(region)  # their bytes are on the way while the template is written
     write.create_template(store, plan)
-    task = partial(_compute_and_write, plan, reader, write.open_arrays(store))
+    task = partial(_compute_and_write, plan, reader, write.open_arrays(store, plan))
     book = ledger.Ledger(store, plan.id)
     try:
         for region, future in _windowed(submit, task, pending, in_flight, ahead):
@@ -179,12 +184,12 @@ def _freeze(plan: Plan, store: Store) -> None:
 
 
 def _still_there(plan: Plan, store: Store, done: dict[Region, RegionRecord]) -> dict[Region, RegionRecord]:
-    """Records of the regions whose object is there; one without a valid pixel has none. Asks with one listing."""
+    """Records of the regions whose objects are there; one without a valid pixel has none. Asks with one listing."""
     names = set(store.data_names()) if done else set()
     return {
         region: record
         for region, record in done.items()
-        if not record.valid or write.object_name(plan, region) in names
+        if not record.valid or names.issuperset(write.object_names(plan, region))
     }
 
 
@@ -252,8 +257,19 @@ def _report(
         skipped={item: why for record in records for item, why in record.skipped.items()},
         seconds=seconds,
         computed=computed,
+        days=_days(records),
+        inside=sum({(r.region.iy, r.region.ix): r.inside for r in records}.values()),
         verdicts=_tally(plan, done).verdicts(),
     )
+
+
+def _days(records: Iterable[RegionRecord]) -> dict[dt.date, DayCounts]:
+    """Integers of each solar day, summed over regions; ascending."""
+    found: dict[str, DayCounts] = {}
+    for record in records:
+        for day, counts in record.days.items():
+            found[day] = found.get(day, DayCounts()).plus(counts)
+    return {dt.date.fromisoformat(day): found[day] for day in sorted(found)}
 
 
 def _summary(report: RunReport) -> dict[str, Any]:
@@ -261,5 +277,7 @@ def _summary(report: RunReport) -> dict[str, Any]:
         "valid": report.valid,
         "counters": report.counters,
         "skipped": report.skipped,
+        "inside": report.inside,
+        "days": {day.isoformat(): counts._asdict() for day, counts in report.days.items()},
         "offset_guard": guard.summary(report.verdicts),
     }

@@ -15,13 +15,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from ndvi_scale.composite import fill_of
+from ndvi_scale.composite import outputs
 from ndvi_scale.kernels import CODE_SCALE
+from ndvi_scale.periods import period_name
+from ndvi_scale.reducers import reducer_name
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from odc.geo.geobox import GeoBox
 
+    from ndvi_scale.composite import Output
+    from ndvi_scale.config import RunConfig
     from ndvi_scale.plan import Plan
 
 EPOCH: Final = dt.date(1970, 1, 1)
@@ -60,23 +64,33 @@ class Variable:
 def coordinates(plan: Plan) -> dict[str, Variable]:
     """``time``, ``time_bnds``, ``y``, ``x`` and the grid mapping of a plan's cube.
 
-    Time is the solar date at 00:00 as whole days since 1970-01-01, with bounds [day, day + 1); y and x are
-    pixel centres in metres.
+    Time is the solar date at 00:00 as whole days since 1970-01-01, of a period the first, with bounds [first day,
+    day after the last); y and x are pixel centres in metres.
     """
-    days = np.array([(day - EPOCH).days for day in plan.days], np.int64)
+    bounds = np.array([_since_epoch(layer.start, layer.end) for layer in plan.layers], np.int64).reshape(-1, 2)
     geobox = plan.lattice.geobox
     clock = {"units": f"days since {EPOCH}", "calendar": "proleptic_gregorian"}
     return {
         "time": Variable(
             ("time",),
-            days,
-            {"standard_name": "time", "long_name": "solar day", "axis": "T", "bounds": "time_bnds", **clock},
+            bounds[:, 0],
+            {**time_attributes(plan.config), "bounds": "time_bnds", **clock},
         ),
-        "time_bnds": Variable(("time", "bnds"), np.stack([days, days + 1], axis=1), dict(clock)),
+        "time_bnds": Variable(("time", "bnds"), bounds, dict(clock)),
         "y": Variable(("y",), _centres(geobox, "y"), _axis("y")),
         "x": Variable(("x",), _centres(geobox, "x"), _axis("x")),
         GRID_MAPPING: Variable((), np.array(0, np.int64), _grid_mapping(geobox)),
     }
+
+
+def time_attributes(config: RunConfig) -> dict[str, Any]:
+    """Attributes of ``time``, without those that say how it is encoded."""
+    name = "solar day" if config.period is None else "first solar day of the period"
+    return {"standard_name": "time", "long_name": name, "axis": "T"}
+
+
+def _since_epoch(*days: dt.date) -> tuple[int, ...]:
+    return tuple((day - EPOCH).days for day in days)
 
 
 def _centres(geobox: GeoBox, axis: str) -> NDArray[np.floating[Any]]:
@@ -105,27 +119,67 @@ def _grid_mapping(geobox: GeoBox) -> dict[str, Any]:
     return {**crs.to_cf(), "spatial_ref": crs.to_wkt(), "GeoTransform": transform}
 
 
-def ndvi_attributes(dtype: str) -> dict[str, Any]:
-    """Attributes of the stored ``ndvi`` array, without its fill value."""
-    range_: dict[str, Any] = {"valid_min": -1.0, "valid_max": 1.0}
-    if dtype == "int16":
-        range_ = {"scale_factor": 1 / CODE_SCALE, "valid_min": -CODE_SCALE, "valid_max": CODE_SCALE}
+def attributes(output: Output, config: RunConfig) -> dict[str, Any]:
+    """Attributes of a stored variable, without its fill value."""
+    own = {"ndvi": _ndvi_attributes, "observations": _observations_attributes, "date": _date_attributes}
     return {
-        "standard_name": "normalized_difference_vegetation_index",
-        "long_name": "NDVI",
-        "units": "1",
+        **own[output.name](config),
         "grid_mapping": GRID_MAPPING,
         # Else xarray leaves the grid mapping among the data variables, where rioxarray does not look.
         "coordinates": GRID_MAPPING,
-        **range_,
     }
 
 
-def encoded_fill(dtype: str) -> int | float | str:
-    """``_FillValue`` as xarray writes it in Zarr v3: a number, and for floats the base64 of a double."""
-    if dtype == "int16":
-        return fill_of(dtype)
-    return base64.standard_b64encode(struct.pack("<d", fill_of(dtype))).decode()
+def _ndvi_attributes(config: RunConfig) -> dict[str, Any]:
+    range_: dict[str, Any] = {"valid_min": -1.0, "valid_max": 1.0}
+    if config.dtype == "int16":
+        range_ = {"scale_factor": 1 / CODE_SCALE, "valid_min": -CODE_SCALE, "valid_max": CODE_SCALE}
+    return {
+        "standard_name": "normalized_difference_vegetation_index",
+        "long_name": "NDVI" if config.reducer is None else f"NDVI, {reducer_name(config.reducer)} of solar days",
+        "units": "1",
+        **range_,
+        **_cell_methods(config.reducer),
+        **({} if config.reducer is None else {"ancillary_variables": _beside(config)}),
+    }
+
+
+def _cell_methods(reducer: str | None) -> dict[str, str]:
+    """CF has a word for these; it has none for percentiles, and a day is what it is."""
+    words = {"median": "median", "mean": "mean", "max": "maximum", "min": "minimum"}
+    return {"cell_methods": f"time: {words[reducer]}"} if reducer in words else {}
+
+
+def _beside(config: RunConfig) -> str:
+    return " ".join(output.name for output in outputs(config)[1:])
+
+
+def _observations_attributes(_: RunConfig) -> dict[str, Any]:
+    return {
+        "standard_name": "number_of_observations",
+        "long_name": "solar days of the period with NDVI",
+        "units": "1",
+    }
+
+
+def _date_attributes(config: RunConfig) -> dict[str, Any]:
+    return {
+        "long_name": f"first solar day with the {reducer_name(config.reducer or '')} of NDVI",
+        "units": f"days since {EPOCH}",
+        "calendar": "proleptic_gregorian",
+    }
+
+
+def encoded_fill(output: Output) -> dict[str, Any]:
+    """``_FillValue`` of a variable as xarray writes it in Zarr v3: a number, and for floats base64 of a double.
+
+    Of a count there is none: 0 days are no missing value.
+    """
+    if output.name == "observations":
+        return {}
+    if output.dtype != "float32":
+        return {"_FillValue": output.fill}
+    return {"_FillValue": base64.standard_b64encode(struct.pack("<d", output.fill)).decode()}
 
 
 def cube_attributes(plan: Plan) -> dict[str, Any]:
@@ -136,7 +190,7 @@ def cube_attributes(plan: Plan) -> dict[str, Any]:
     return {
         "Conventions": "CF-1.11",
         "coordinates": "time_bnds",
-        "title": "Sentinel-2 NDVI, one layer a solar day",
+        "title": title(plan.config),
         "source": f"{len(plan.granules)} Sentinel-2 L2A items",
         "references": "NDVI = (nir - red) / (nir + red), B08 and B04, BOA offset applied for each item",
         "offsets": _offsets(plan),
@@ -149,6 +203,18 @@ def cube_attributes(plan: Plan) -> dict[str, Any]:
         "spatial:bbox": [bounds.left, bounds.bottom, bounds.right, bounds.top],
         "spatial:registration": "pixel",
     }
+
+
+def title(config: RunConfig) -> str:
+    """What the output is, in a line."""
+    if config.reducer is None or config.period is None:
+        return "Sentinel-2 NDVI, one layer a solar day"
+    what = (
+        "Sentinel-2 days with NDVI"
+        if config.reducer == "count"
+        else f"Sentinel-2 NDVI, {reducer_name(config.reducer)}"
+    )
+    return f"{what} of {'all days' if config.period == 'all' else f'each {period_name(config.period)}'}"
 
 
 def _offsets(plan: Plan) -> list[dict[str, Any]]:
@@ -169,5 +235,6 @@ def _offsets(plan: Plan) -> list[dict[str, Any]]:
 
 
 def _years(plan: Plan) -> str:
-    first, last = plan.days[0].year, plan.days[-1].year
+    days = plan.granule_days or plan.days
+    first, last = days[0].year, days[-1].year
     return str(first) if first == last else f"{first}-{last}"

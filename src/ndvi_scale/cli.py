@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ndvi_scale.batch import RunReport
+    from ndvi_scale.config import RunConfig
     from ndvi_scale.estimate import Estimate
     from ndvi_scale.plan import Plan
     from ndvi_scale.readers import Reader
@@ -72,8 +73,13 @@ compute_options = _options(
     click.option(
         "--mask",
         metavar="NAME|CLASSES",
-        help="SCL classes to drop: default, clear-sky, land, none, or 0,1,3.",
+        help="SCL classes to drop: default, clear-sky, land, snow-free, openeo, none, or 0,1,3.",
     ),
+    click.option(
+        "--mask-filter", "mask_filters", metavar="NAME:RADIUS,…", help="Grow or shrink cloud: opening:2,dilation:5."
+    ),
+    click.option("--period", metavar="month|dekad|season|year|all|16d", help="Make one layer of the days of each."),
+    click.option("--reducer", metavar="median|mean|max|min|p90|count", help="How; the median, if not given."),
     click.option("--out-of-range", metavar="mask|clip", help="What becomes of |NDVI| > 1."),
     click.option("--offset", type=int, metavar="DN", help="BOA offset for every item, against its metadata."),
     click.option("--crs", metavar="EPSG:N", help="CRS of the output: a UTM zone, or any in metres."),
@@ -151,7 +157,7 @@ def run(**flags: Any) -> None:
     else:
         plan = output.begin(store, settings.config)
     outcome = _run(plan or settings.build_plan(), store, flags, resumed=plan is not None)
-    _conclude(outcome, store)
+    _conclude(outcome, store, settings.config)
 
 
 def _run_zones(settings: Settings, flags: Mapping[str, Any]) -> None:
@@ -179,7 +185,7 @@ def _run_zones(settings: Settings, flags: Mapping[str, Any]) -> None:
         picture = _picture_of_zone(flags["png"], name)
         outcomes[name] = _run(plan, settings.store(name), {**kept, "png": picture}, resumed=resumed)
     for name, outcome in outcomes.items():
-        _conclude(outcome, settings.store(name))
+        _conclude(outcome, settings.store(name), settings.config)
 
 
 def _picture_of_zone(path: str | None, name: str) -> str | None:
@@ -240,7 +246,7 @@ def _warn(outcome: RunReport, console: Console) -> None:
         console.print(f"[bold yellow]Warning:[/] {as_markup(line)}", soft_wrap=True)
 
 
-def _conclude(outcome: RunReport, store: Store) -> None:
+def _conclude(outcome: RunReport, store: Store, config: RunConfig) -> None:
     if outcome.failed:
         region, why = next(iter(outcome.failed.items()))
         raise IncompleteRunError(
@@ -249,11 +255,12 @@ def _conclude(outcome: RunReport, store: Store) -> None:
             failed=len(outcome.failed),
             done=outcome.done,
         )
+    from ndvi_scale.composite import outputs
     from ndvi_scale.outside import as_markup
 
     # Opening a bucket by URL would need another library; our own store object opens both.
     opened = f'"{store.url}"' if "://" not in store.url else f'open_store("{store.url}").zarr(read_only=True)'
-    told = as_markup(f'{store.url}   xarray.open_zarr({opened})["ndvi"]')
+    told = as_markup(f'{store.url}   xarray.open_zarr({opened})["{outputs(config)[0].name}"]')
     _console().print(f"[bold green]Done.[/] {told}", soft_wrap=True)
 
 
@@ -352,8 +359,9 @@ def sources(as_json: bool) -> None:
 @cli.command()
 @click.argument("url")
 @storage_option
+@click.option("--days", is_flag=True, help="Say how much of each date is seen, cloud, snow and valid.")
 @json_option
-def status(url: str, storage: tuple[str, ...], as_json: bool) -> None:
+def status(url: str, storage: tuple[str, ...], days: bool, as_json: bool) -> None:
     """Show how far a run has come, from its ledger."""
     from ndvi_scale import batch, report
     from ndvi_scale.outside import as_markup
@@ -368,6 +376,8 @@ def status(url: str, storage: tuple[str, ...], as_json: bool) -> None:
         if name:
             console.print(f"[bold]{as_markup(name)}[/]")
         console.print(report.run_table(outcome, None))
+        if days:
+            console.print(report.days_table(outcome))
         _warn(outcome, console)
         complete = (read_attributes(store) or {}).get("status") == "complete"
         console.print("[green]complete[/]" if complete else "[yellow]incomplete[/]: the same `run` takes it up")
@@ -451,16 +461,15 @@ def doctor(item: str, item_id: str | None, **flags: Any) -> None:
 @click.option("--size", type=int, default=1536, show_default=True, help="Pixels of 10 m along a granule's side.")
 @click.option("--full", is_flag=True, help="Whole MGRS tiles: 10980 pixels.")
 @click.option("--dates", type=int, default=6, show_default=True)
-def sandbox(directory: Path, seed: int, size: int, full: bool, dates: int) -> None:
+@click.option("--missed-clouds", is_flag=True, help="SCL that misses rims of clouds, as real ones do.")
+def sandbox(directory: Path, size: int, full: bool, **how: Any) -> None:
     """Make a believable Sentinel-2 archive with known NDVI, to try things on."""
     from ndvi_scale.outside import as_markup
     from ndvi_scale.sandbox import make_sandbox
 
     console = _console()
     with console.status("making a sandbox") as spinner:
-        made = make_sandbox(
-            directory, seed=seed, size=10980 if full else size, dates=dates, on_progress=spinner.update
-        )
+        made = make_sandbox(directory, size=10980 if full else size, on_progress=spinner.update, **how)
     west, south, east, north = made.bbox
     console.print(f"{as_markup(str(made.catalog))}\nTry:", highlight=False)
     click.echo(
@@ -494,7 +503,7 @@ def demo(directory: Path, size: int, **flags: Any) -> None:
     plan = output.begin(store, settings.config)
     resumed = plan is not None
     flags["png"] = str(directory / "ndvi.png")
-    _conclude(_run(plan or settings.build_plan(), store, flags, resumed=resumed), store)
+    _conclude(_run(plan or settings.build_plan(), store, flags, resumed=resumed), store, settings.config)
     console.print(check_truth(store, made), soft_wrap=True)
 
 

@@ -8,6 +8,7 @@ import math
 import tomllib
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 
@@ -16,7 +17,10 @@ from shapely.geometry import shape
 from ndvi_scale.aoi import Aoi, Area, parse_bbox, read_aoi, tile_aoi
 from ndvi_scale.errors import ConfigError
 from ndvi_scale.kernels import MAX_DN
-from ndvi_scale.sentinel2 import BANDS, MASKS, AssetKeys, parse_mask
+from ndvi_scale.masks import SceneMask, scene_mask
+from ndvi_scale.periods import parse_period
+from ndvi_scale.reducers import parse_reducer
+from ndvi_scale.sentinel2 import BANDS, MASKS, AssetKeys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,6 +46,10 @@ _PERCENT: Final = 100
 NOT_COMPUTED: Final = frozenset({"bbox", "tile", "items", "out", "search_cache"})
 """Settings of a file or of flags that are no fields of `RunConfig`: other forms of some, and places."""
 
+_LATER: Final[dict[str, Any]] = {"overviews": False, "mask_filters": [], "period": None, "reducer": None}
+"""Parameters that `as_dict` leaves out where they are as here, so that runs begun before there was a choice are the
+same still."""
+
 ALGORITHM: Final = 1
 """Raised whenever the same plan would give other pixels; part of the digest."""
 
@@ -64,7 +72,14 @@ class RunConfig:
     cloud_cover: float | None = None
     """Upper limit of the items' eo:cloud_cover in percent: a search hint, not a mask."""
     mask: tuple[int, ...] = tuple(sorted(MASKS["default"]))
-    """SCL classes to drop."""
+    """SCL classes to drop; the name of a preset brings its filters along."""
+    mask_filters: tuple[str, ...] = ()
+    """Mask filters (`masks`), such as ``("opening:2", "dilation:5")``: how cloud grows or shrinks before it is
+    dropped."""
+    period: str | None = None
+    """Stretch of solar days that becomes one layer (`periods.parse_period`); None makes a layer of each day."""
+    reducer: str | None = None
+    """What becomes of the days of a period (`reducers.parse_reducer`): the median, unless given."""
     out_of_range: OutOfRange = "mask"
     """What becomes of |NDVI| > 1, which one slightly negative band makes: dropped, or set to ±1."""
     offset: int | None = None
@@ -111,12 +126,31 @@ class RunConfig:
             raise ConfigError(f"cloud cover {self.cloud_cover} is not a percentage: give 0 to 100")
         if self.crs is not None:
             _check_crs(self.crs)
+        self._set_period()
         object.__setattr__(self, "catalog", _recorded(self.catalog))
         object.__setattr__(self, "assets", _checked_assets(self.assets))
-        object.__setattr__(self, "mask", tuple(sorted(parse_mask(self.mask))))
+        found = scene_mask(self.mask, self.mask_filters or None)
+        object.__setattr__(self, "mask", tuple(sorted(found.dropped)))
+        object.__setattr__(self, "mask_filters", found.filters)
         for name in ("cloud_cover", "resolution"):
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else float(value))
+
+    def _set_period(self) -> None:
+        if self.period is None:
+            if self.reducer is not None:
+                raise ConfigError(
+                    f"reducer {self.reducer!r} without a period: say which days become one layer, such as "
+                    "period = month, or leave the reducer out"
+                )
+            return
+        object.__setattr__(self, "period", parse_period(self.period))
+        object.__setattr__(self, "reducer", parse_reducer("median" if self.reducer is None else self.reducer))
+
+    @cached_property
+    def scene_mask(self) -> SceneMask:
+        """`mask` and `mask_filters` as one."""
+        return SceneMask(frozenset(self.mask), self.mask_filters)
 
     @property
     def object_side(self) -> int:
@@ -128,8 +162,10 @@ class RunConfig:
         values = asdict(replace(self, aoi=None))
         values["mask"], values["tiles"] = list(self.mask), list(self.tiles)
         values["assets"] = dict(self.assets)
-        if not self.overviews:
-            del values["overviews"]  # so that runs that began before there was a choice are the same still
+        values["mask_filters"] = list(self.mask_filters)
+        for name in _LATER:
+            if not values[name]:
+                del values[name]
         values["aoi"] = self.aoi.to_geojson() if self.aoi else None
         return values
 
@@ -140,7 +176,8 @@ class RunConfig:
         geometry = given.pop("aoi")
         aoi = Aoi(cast("Area", shape(geometry)), "the stored plan") if geometry else None
         mask, tiles, assets = tuple(given["mask"]), tuple(given["tiles"]), tuple(given["assets"].items())
-        return cls(**{**given, "mask": mask, "tiles": tiles, "assets": assets, "aoi": aoi})
+        filters = tuple(given.get("mask_filters", ()))
+        return cls(**{**given, "mask": mask, "mask_filters": filters, "tiles": tiles, "assets": assets, "aoi": aoi})
 
     def digest(self) -> str:
         """SHA-256 (hex) of the configuration and the algorithm's number: equal means the same pixels."""
@@ -156,7 +193,7 @@ def config_differences(old: RunConfig, new: RunConfig) -> tuple[str, ...]:
     before, after = old.as_dict(), new.as_dict()
     lines = []
     for name in {**before, **after}:
-        pair = [values.get(name, False) for values in (before, after)]
+        pair = [values.get(name, _LATER.get(name)) for values in (before, after)]
         if pair[0] != pair[1]:
             was, now = map(_short, pair)
             lines.append(f"{name}: {was} there, {now} asked")
@@ -198,6 +235,7 @@ def read_config(path: Path) -> dict[str, Any]:
 def make_config(settings: Mapping[str, Any]) -> RunConfig:
     """A `RunConfig` from loose settings: `bbox`, `aoi` (a file), `tile`, `mask` (name or classes), the rest as is.
 
+    `mask_filters` are those of the mask's preset where none are given; a text or a list, none of them if empty.
     Tiles (a list, or names with commas) choose granules, and are the region where no other is given.
 
     `assets` is a mapping or BAND=KEY texts. Raises ConfigError.
@@ -215,8 +253,9 @@ def make_config(settings: Mapping[str, Any]) -> RunConfig:
     if "tile" in values:
         values["tiles"] = _parse_tiles(values.pop("tile"))
         values.setdefault("aoi", tile_aoi(values["tiles"]))
-    if "mask" in values:
-        values["mask"] = tuple(parse_mask(values["mask"]))
+    if "mask" in values or "mask_filters" in values:
+        found = scene_mask(values.get("mask", "default"), values.get("mask_filters"))
+        values["mask"], values["mask_filters"] = tuple(found.dropped), found.filters
     if "assets" in values:
         values["assets"] = _asset_pairs(values["assets"])
     try:
@@ -248,6 +287,8 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "collection": (str, type(None)),
     "datetime": (str, type(None)),
     "crs": (str, type(None)),
+    "period": (str, type(None)),
+    "reducer": (str, type(None)),
     "offset": (int, type(None)),
     "clip": (bool,),
     "overviews": (bool,),

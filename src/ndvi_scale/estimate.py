@@ -14,9 +14,10 @@ import numpy as np
 import psutil
 
 from ndvi_scale.access import require_keys
+from ndvi_scale.composite import pixel_bytes, reduction_bytes
 from ndvi_scale.errors import ConfigError, ReadError
 from ndvi_scale.lattice import COG_BLOCK, Window, in_strips
-from ndvi_scale.placement import cell_factor, source_strips
+from ndvi_scale.placement import band_window, cell_factor, source_strips
 from ndvi_scale.readers import (
     CACHE_BYTES,
     DEFAULT_READER,
@@ -44,6 +45,9 @@ SAMPLE: Final = 8
 """Granules whose headers are read to learn how large a block is. Compressed sizes of one band vary by 20 to 30 %
 from date to date (72 dates of 31UES), so that eight give the mean to about 10 %."""
 
+_FILTER_BYTES: Final = 4
+"""For a pixel of SCL, margin and all, while it is filtered: its class before and after, its label, a distance."""
+
 READER_BYTES: Final = CACHE_BYTES
 """What a reader keeps for the whole process, beside the windows."""
 
@@ -59,7 +63,7 @@ class Estimate:
     traffic: Traffic
     """Requests and compressed bytes to read."""
     output_bytes: int
-    """NDVI before compression, without objects that no granule touches."""
+    """All variables before compression, without objects that no granule touches."""
     region_memory: int
     """Bytes that computing and writing one region takes at most."""
 
@@ -78,7 +82,7 @@ def estimate_plan(plan: Plan, reader: Reader) -> Estimate:
     headers = Traffic(requests=3 * len(plan.granules))
     return Estimate(
         traffic=sum(_traffic(plan, layouts), headers),
-        output_bytes=sum(map(plan.region_pixels, plan.regions())) * np.dtype(plan.config.dtype).itemsize,
+        output_bytes=sum(map(plan.region_pixels, plan.regions())) * pixel_bytes(plan.config),
         region_memory=region_memory(plan, reader.name),
     )
 
@@ -130,11 +134,15 @@ def _granule_traffic(
 ) -> Traffic:
     grid, own = plan.lattice.geobox, granule.grid
     strips = (strip for place in places for strip in source_strips(grid, plan.lattice.window(*place), own))
-    windows = [strip.placed.native for strip in strips]
+    places_of_bands = [_band_windows(plan, granule, strip.placed.native) for strip in strips]
     total = Traffic()
     for band, asset in granule.assets.items():
-        count = _kept_traffic if layouts[band].kept else _window_traffic
-        total += count(asset.geobox, [window.coarser(granule.spread[band]) for window in windows], layouts[band])
+        read = [windows[band] for windows in places_of_bands]
+        if layouts[band].kept:
+            shared = band == "scl" and plan.config.scene_mask.margin > 0
+            total += _kept_traffic(asset.geobox, read, layouts[band], shared=shared)
+        else:
+            total += _window_traffic(asset.geobox, read, layouts[band])
     return total
 
 
@@ -148,10 +156,13 @@ def _window_traffic(image: GeoBox, windows: Iterable[Window], layout: Layout) ->
     return total
 
 
-def _kept_traffic(image: GeoBox, windows: Iterable[Window], layout: Layout) -> Traffic:
-    """Of windows of an image one after another, by a reader that keeps blocks until all their pixels are read."""
+def _kept_traffic(image: GeoBox, windows: Iterable[Window], layout: Layout, *, shared: bool = False) -> Traffic:
+    """Of windows of an image one after another, by a reader that keeps blocks until all their pixels are read.
+
+    Where windows overlap (`shared`) it keeps them, as long as there is room: as if until the end.
+    """
     whole, across = Window(0, 0, *image.shape), math.ceil(image.shape.x / layout.block[1])
-    left: dict[tuple[int, int], int] = {}
+    left: dict[tuple[int, int], float] = {}
     requests = blocks = 0
     for window in windows:
         rows, columns = touched_blocks(window, layout.block)
@@ -161,9 +172,8 @@ def _kept_traffic(image: GeoBox, windows: Iterable[Window], layout: Layout) -> T
         blocks += len(missing)
         for block in touched:
             unread = left.get(block, 0)
-            left[block] = (unread if unread > 0 else block_pixels(block, layout.block, whole)) - block_pixels(
-                block, layout.block, window
-            )
+            begun = unread if unread > 0 else math.inf if shared else block_pixels(block, layout.block, whole)
+            left[block] = begun - block_pixels(block, layout.block, window)
     return Traffic(requests, round(blocks * layout.block_bytes))
 
 
@@ -181,12 +191,13 @@ def region_memory(plan: Plan, reader: str = DEFAULT_READER) -> int:
     """Upper bound of the bytes one region takes while it is read (by a reader of that name), computed and written.
 
     A pixel: the layer, a granule's NDVI and the one before it, if any (which Python has not let go yet); red, nir
-    and SCL of both; boolean masks (four, measured). Writing takes less: the layer, its compressed
-    chunks, and the shard that is made of them. Where pixels are not native ones, the native ones that they are made
-    of, too. Beside that, blocks that are still packed, or what the worker's open files keep.
+    and SCL of both; masks and classes (`_MASKS`); what the days of a period are reduced in. Writing takes less: the
+    layer, its compressed chunks, and the shard that is made of them. Where pixels are not native ones, the native
+    ones that they are made of, too; with mask filters, what these work on. Beside that, blocks still packed, or
+    what the worker's open files keep.
     """
     packed = _packed_bytes(plan) if reader == DEFAULT_READER else 0
-    return _pixel_bytes(plan) + _files_bytes(plan, reader) + packed
+    return _pixel_bytes(plan) + _filter_bytes(plan) + _files_bytes(plan, reader) + packed
 
 
 def _pixel_bytes(plan: Plan) -> int:
@@ -215,7 +226,7 @@ def _packed_bytes(plan: Plan) -> int:
     granules, most = list(grids.values()), 0
     for iy, ix, own in read:
         sizes = [
-            _blocks_bytes(strip.placed.native, granules[number])
+            _blocks_bytes(_band_windows(plan, granules[number], strip.placed.native), granules[number])
             for number in own
             if number is not None
             for strip in source_strips(plan.lattice.geobox, plan.lattice.window(iy, ix), granules[number].grid)
@@ -229,10 +240,16 @@ def _reads_at_once(plan: Plan) -> int:
     return 2 if plan.lattice.geobox.resolution == plan.granules[0].grid.resolution else 3
 
 
-def _blocks_bytes(window: Window, granule: Granule) -> int:
-    """Unpacked bytes of the blocks of red, nir and SCL that a window of the granule's grid touches."""
+def _band_windows(plan: Plan, granule: Granule, native: Window) -> dict[str, Window]:
+    """What is read of each band for a window of a granule's grid."""
+    margin = plan.config.scene_mask.margin
+    return {band: band_window(granule, band, native, margin) for band in BANDS}
+
+
+def _blocks_bytes(windows: Mapping[str, Window], granule: Granule) -> int:
+    """Unpacked bytes of the blocks that a window of each band touches."""
     return sum(
-        (1 if band == "scl" else 2) * _blocks_area(window.coarser(granule.spread[band]), asset.geobox)
+        (1 if band == "scl" else 2) * _blocks_area(windows[band], asset.geobox)
         for band, asset in granule.assets.items()
     )
 
@@ -244,10 +261,16 @@ def _blocks_area(window: Window, image: GeoBox) -> int:
 
 
 def _bytes_a_pixel(plan: Plan) -> float:
-    item = np.dtype(plan.config.dtype).itemsize
+    config = plan.config
+    item = np.dtype(config.dtype if config.period is None else np.int16).itemsize
+    reduced = reduction_bytes(config, plan.most_days)
     factor = plan.granules[0].spread["scl"] if _is_native(plan) else 1
     held = min(2, max(map(len, plan.index.values())))
-    return item + held * (item + 2 + 2 + 1 / factor**2) + 4
+    return item + held * (item + 2 + 2 + 1 / factor**2) + _MASKS + reduced
+
+
+_MASKS: Final = 6
+"""Masks and classes of a byte a pixel, with which granules are merged and the AOI is cut out."""
 
 
 def _is_native(plan: Plan) -> bool:
@@ -264,13 +287,32 @@ def _source_bytes(plan: Plan) -> int:
     """Most bytes of native pixels, and of what is made of them on the way, for one granule of one region."""
     if _is_native(plan):
         return 0
-    lattice = plan.lattice
-    windows = {
-        (lattice.window(region.iy, region.ix), plan.granules[row].grid)
-        for region, rows in plan.index.items()
-        for row in rows
-    }
-    return max((_resampling_bytes(lattice.geobox, *pair) for pair in windows), default=0)
+    read = _read_at_all(plan)
+    return max(
+        (_resampling_bytes(plan.lattice.geobox, window, granule.grid) for window, granule in read), default=0
+    )
+
+
+def _read_at_all(plan: Plan) -> list[tuple[Window, Granule]]:
+    """Every window of the lattice with each granule, but of granules on the same grids with one."""
+    grids = {(granule.red.geobox, granule.scl.geobox): granule for granule in plan.granules}
+    numbers = {key: number for number, key in enumerate(grids)}
+    of_row = [numbers[granule.red.geobox, granule.scl.geobox] for granule in plan.granules]
+    places = {(region.iy, region.ix, of_row[row]) for region, rows in plan.index.items() for row in rows}
+    granules = list(grids.values())
+    return [(plan.lattice.window(iy, ix), granules[number]) for iy, ix, number in places]
+
+
+def _filter_bytes(plan: Plan) -> int:
+    """Most bytes that mask filters take for one granule of one region."""
+    if not plan.config.mask_filters:
+        return 0
+    read = (
+        _band_windows(plan, granule, strip.placed.native)["scl"]
+        for window, granule in _read_at_all(plan)
+        for strip in source_strips(plan.lattice.geobox, window, granule.grid)
+    )
+    return _FILTER_BYTES * max((scl.height * scl.width for scl in read), default=0)
 
 
 def _resampling_bytes(grid: GeoBox, window: Window, granule: GeoBox) -> int:
@@ -337,8 +379,24 @@ def _fitting_side(plan: Plan, limit: int, reader: str, step: int) -> int:
     native = plan.lattice.geobox.resolution.x / plan.granules[0].red.geobox.resolution.x
     for side in range(min(math.isqrt(height * width), plan.lattice.side - 1) // step * step, 0, -step):
         read = math.ceil(side * native)
-        window = Window(COG_BLOCK - 1, COG_BLOCK - 1, read, read)  # no other touches more blocks
-        waiting = _reads_at_once(plan) * max(_blocks_bytes(window, granule) for granule in plan.granules)
-        if side**2 * a_pixel + fixed + packed * (waiting + 2 * COG_BLOCK**2) <= limit:
+        waiting = _reads_at_once(plan) * max(
+            _blocks_bytes(_dearest_windows(plan, granule, read), granule) for granule in plan.granules
+        )
+        filtered = _FILTER_BYTES * max(_scl_side(plan, granule, read) for granule in plan.granules) ** 2
+        if side**2 * a_pixel + filtered + fixed + packed * (waiting + 2 * COG_BLOCK**2) <= limit:
             return side
     return 0
+
+
+def _dearest_windows(plan: Plan, granule: Granule, side: int) -> dict[str, Window]:
+    """Windows of each band for so many native pixels a side, where they touch most blocks."""
+    sides = {band: math.ceil(side / granule.spread[band]) for band in BANDS}
+    if plan.config.mask_filters:
+        sides["scl"] = _scl_side(plan, granule, side)
+    return {band: Window(COG_BLOCK - 1, COG_BLOCK - 1, wide, wide) for band, wide in sides.items()}
+
+
+def _scl_side(plan: Plan, granule: Granule, side: int) -> int:
+    """Side of what filters take of SCL for so many native pixels a side; 0 without filters."""
+    margin = plan.config.scene_mask.margin
+    return math.ceil(side / granule.spread["scl"]) + 2 * margin if margin else 0

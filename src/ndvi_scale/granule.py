@@ -9,10 +9,10 @@ import numpy as np
 
 from ndvi_scale.errors import ItemError
 from ndvi_scale.kernels import cpu, resample
+from ndvi_scale.kernels.morphology import filter_classes
 from ndvi_scale.lattice import Window
-from ndvi_scale.placement import cell_factor, source_strips
+from ndvi_scale.placement import band_window, cell_factor, source_strips
 from ndvi_scale.readers import Traffic, one_ahead
-from ndvi_scale.sentinel2 import scl_table
 from ndvi_scale.web import shown
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from ndvi_scale.config import RunConfig
     from ndvi_scale.granules import Asset, Granule
+    from ndvi_scale.masks import SceneMask
     from ndvi_scale.placement import Nodes, Strip
     from ndvi_scale.readers import Reader, Reading
 
@@ -39,7 +40,8 @@ class GranuleWindow:
     """DN, shape (h, w), 0 is nodata."""
     nir: NDArray[np.uint16]
     scl: NDArray[np.uint8]
-    """Classes, shape (h / f, w / f): each stands for f x f pixels."""
+    """Classes, shape (h / f, w / f): each stands for f x f pixels. Where there are mask filters, as
+    `morphology.filter_classes` gives them."""
     traffic: Traffic
 
     @property
@@ -48,24 +50,28 @@ class GranuleWindow:
         return self.red, self.nir, self.scl
 
 
-def start_granule(granule: Granule, grid: GeoBox, window: Window, reader: Reader) -> GranuleReading | None:
+def start_granule(
+    granule: Granule, grid: GeoBox, window: Window, reader: Reader, margin: int = 0
+) -> GranuleReading | None:
     """Begin to read red, nir and SCL of a granule over a window of the lattice, whose whole grid is `grid`.
 
-    None if they lie apart. Of coarser pixels the first strip is begun, and each further one when its turn comes
+    `margin`: SCL pixels to read around what is needed, for the filters of the mask. None if granule and window lie
+    apart. Of coarser pixels the first strip is begun, and each further one when its turn comes
     nearer, so that the pixels that they are made of never fill the memory.
     """
     strips = source_strips(grid, window, granule.grid)
     if not strips:
         return None
     factor = cell_factor(grid, granule.grid)
-    return GranuleReading(granule, window, factor, one_ahead(_started(granule, strip, reader) for strip in strips))
+    started = one_ahead(_started(granule, strip, reader, margin) for strip in strips)
+    return GranuleReading(granule, window, factor, margin, started)
 
 
-def prefetch_granule(granule: Granule, grid: GeoBox, window: Window, reader: Reader) -> None:
+def prefetch_granule(granule: Granule, grid: GeoBox, window: Window, reader: Reader, margin: int = 0) -> None:
     """Begin what `start_granule` will begin, where the reader can."""
     for strip in source_strips(grid, window, granule.grid)[:1]:
-        for asset, part in _parts(granule, strip):
-            reader.prefetch(granule.id, asset, part)
+        for asset, part, shared in _parts(granule, strip, margin):
+            reader.prefetch(granule.id, asset, part, shared=shared)
 
 
 class _Started(NamedTuple):
@@ -77,14 +83,18 @@ class _Started(NamedTuple):
     scl: Reading
 
 
-def _started(granule: Granule, strip: Strip, reader: Reader) -> _Started:
-    return _Started(strip, *(reader.start(granule.id, *part) for part in _parts(granule, strip)))
+def _started(granule: Granule, strip: Strip, reader: Reader, margin: int) -> _Started:
+    parts = _parts(granule, strip, margin)
+    return _Started(strip, *(reader.start(granule.id, asset, part, shared=shared) for asset, part, shared in parts))
 
 
-def _parts(granule: Granule, strip: Strip) -> list[tuple[Asset, Window]]:
-    """What is read of red, nir and SCL for a strip."""
+def _parts(granule: Granule, strip: Strip, margin: int) -> list[tuple[Asset, Window, bool]]:
+    """What is read of red, nir and SCL for a strip, and whether windows around it want the same pixels."""
     native = strip.placed.native
-    return [(asset, native.coarser(granule.spread[band])) for band, asset in granule.assets.items()]
+    return [
+        (asset, band_window(granule, band, native, margin), band == "scl" and margin > 0)
+        for band, asset in granule.assets.items()
+    ]
 
 
 @dataclass(frozen=True)
@@ -96,75 +106,77 @@ class GranuleReading:
     """The lattice's."""
     factor: int
     """Pixels of the granule's grid along one of the lattice's."""
+    margin: int
+    """SCL pixels that are read around each strip."""
     strips: Iterator[_Started]
 
-    def finish(self, table: NDArray[np.uint8]) -> GranuleWindow:
-        """The pixels.
+    def finish(self, mask: SceneMask) -> GranuleWindow:
+        """The pixels, their classes filtered where the mask has filters (whose margin was read, then).
 
         Native ones are cropped, never touched. Coarser ones, and those of another CRS, are made as
-        `kernels.resample` says; `table` tells which classes are used, so that others do not mix with them. Red, nir
+        `kernels.resample` says; `mask` tells which classes are used, so that others do not mix with them. Red, nir
         and SCL are of the same ground. Raises ReadError from the reader and ItemError when an asset has another
         dtype than Sentinel-2's.
         """
         if self.factor > 1:
-            return self._cells(table)
+            return self._cells(mask)
         (started,) = self.strips
         if started.strip.placed.nodes is None:
-            return self._native(started)
-        return self._warped(started, table)
+            return self._native(started, mask)
+        return self._warped(started, mask)
 
-    def _native(self, started: _Started) -> GranuleWindow:
+    def _native(self, started: _Started, mask: SceneMask) -> GranuleWindow:
         """The pixels as they are; the lattice's snapping makes sure that they are whole SCL pixels."""
-        return GranuleWindow(started.strip.placed.place, *self._bands(started))
+        return GranuleWindow(started.strip.placed.place, *self._bands(started, mask))
 
-    def _warped(self, started: _Started, table: NDArray[np.uint8]) -> GranuleWindow:
+    def _warped(self, started: _Started, mask: SceneMask) -> GranuleWindow:
         """The pixels of another grid."""
         placed = started.strip.placed
         nodes = cast("Nodes", placed.nodes)
-        bands, traffic = self._expanded(started)
+        bands, traffic = self._expanded(started, mask)
         moved = nodes.moved(placed.native.row, placed.native.column)
         shape = placed.place.height, placed.place.width
-        return GranuleWindow(placed.place, *resample.warp(bands, table, moved, nodes.start, shape), traffic)
+        return GranuleWindow(placed.place, *resample.warp(bands, mask.table, moved, nodes.start, shape), traffic)
 
-    def _cells(self, table: NDArray[np.uint8]) -> GranuleWindow:
+    def _cells(self, mask: SceneMask) -> GranuleWindow:
         """Coarser pixels, strip after strip."""
         window = self.window
         cells = _nothing(window.height, window.width)
         traffic = Traffic()
         for started in self.strips:
-            bands, cost = self._strip_bands(started, table)
+            bands, cost = self._strip_bands(started, mask)
             traffic += cost
             strip = started.strip.window
             first = strip.row - window.row
-            for band, part in zip(cells, resample.coarsen(bands, table, self.factor), strict=True):
+            for band, part in zip(cells, resample.coarsen(bands, mask.table, self.factor), strict=True):
                 band[first : first + strip.height] = part
         return GranuleWindow(Window(0, 0, window.height, window.width), *cells, traffic)
 
-    def _strip_bands(self, started: _Started, table: NDArray[np.uint8]) -> tuple[resample.Bands, Traffic]:
+    def _strip_bands(self, started: _Started, mask: SceneMask) -> tuple[resample.Bands, Traffic]:
         """All pixels of the native size in a strip of cells."""
         placed, strip = started.strip
         if placed.nodes is not None:
-            found = self._warped(started, table)
+            found = self._warped(started, mask)
             return found.bands, found.traffic
-        held, cost = self._expanded(started)
+        held, cost = self._expanded(started, mask)
         pixels = strip.finer(self.factor)
         bands = _nothing(pixels.height, pixels.width)  # a cell that reaches beyond the granule has no mean
         for band, part in zip(bands, held, strict=True):
             band[placed.place.slices] = part
         return bands, cost
 
-    def _expanded(self, started: _Started) -> tuple[resample.Bands, Traffic]:
+    def _expanded(self, started: _Started, mask: SceneMask) -> tuple[resample.Bands, Traffic]:
         """Red, nir and SCL of any native window, the coarser of them repeated to the pixels of the finest."""
-        red, nir, scl, traffic = self._bands(started)
+        red, nir, scl, traffic = self._bands(started, mask)
         window = started.strip.placed.native
         classes = _repeated(scl, window, self.granule.spread["scl"])
         factor = self.granule.spread["red"]
         return (_repeated(red, window, factor), _repeated(nir, window, factor), classes), traffic
 
     def _bands(
-        self, started: _Started
+        self, started: _Started, mask: SceneMask
     ) -> tuple[NDArray[np.uint16], NDArray[np.uint16], NDArray[np.uint8], Traffic]:
-        """Red, nir and SCL as they are stored, and what they cost."""
+        """Red and nir as they are stored, SCL filtered and without its margin, and what they cost."""
         red, red_traffic = started.red.result()
         nir, nir_traffic = started.nir.result()
         scl, scl_traffic = started.scl.result()
@@ -172,9 +184,19 @@ class GranuleReading:
         return (
             _expect(red, np.uint16, granule.id, granule.red),
             _expect(nir, np.uint16, granule.id, granule.nir),
-            _expect(scl, np.uint8, granule.id, granule.scl),
+            self._filtered(_expect(scl, np.uint8, granule.id, granule.scl), started, mask),
             red_traffic + nir_traffic + scl_traffic,
         )
+
+    def _filtered(self, scl: NDArray[np.uint8], started: _Started, mask: SceneMask) -> NDArray[np.uint8]:
+        """Classes of a strip, from those that were read around it as well."""
+        if not mask.steps:
+            return scl
+        native = started.strip.placed.native
+        read = band_window(self.granule, "scl", native, self.margin)
+        own = band_window(self.granule, "scl", native).moved(-read.row, -read.column)
+        # A copy, or the margin would stay in memory with it.
+        return filter_classes(scl, mask.table, mask.steps)[own.slices].copy()
 
 
 def _repeated(band: NDArray[T], window: Window, factor: int) -> NDArray[T]:
@@ -205,18 +227,21 @@ def _expect(data: NDArray[Any], dtype: type[T], item_id: str, asset: Asset) -> N
 
 
 def granule_ndvi(
-    window: GranuleWindow, granule: Granule, config: RunConfig
-) -> tuple[NDArray[np.int16] | NDArray[np.float32], dict[str, int]]:
+    window: GranuleWindow, granule: Granule, config: RunConfig, room: NDArray[Any] | None = None
+) -> tuple[NDArray[Any], dict[str, int]]:
     """NDVI of a window and its counters (`kernels.COUNTERS`): int16 codes, or float32 with NaN.
 
+    In `room`, where it has the window's shape, else in an array of its own.
     The only place where offset, validity, SCL, ratio and encoding meet.
     """
-    kernel = cpu.ndvi_codes if config.dtype == "int16" else cpu.ndvi_ratio
+    coded = config.dtype == "int16" or config.period is not None  # days of a period are reduced as codes
+    kernel = cpu.ndvi_codes if coded else cpu.ndvi_ratio
     return kernel(
         window.red,
         window.nir,
         window.scl,
-        scl_table(config.mask),
+        config.scene_mask.table,
         (granule.red.offset, granule.nir.offset),
         clip=config.out_of_range == "clip",
+        out=room if room is not None and room.shape == window.red.shape else None,
     )

@@ -56,9 +56,7 @@ class PlanGraph:
             self._add(name, {name: DataNode(name, self._shared)}, set())
             self._shared = TaskRef(name)
 
-    def compute(
-        self, name: str, function: Callable[..., NDArray[Any]], nothing: Callable[[int, int], NDArray[Any]]
-    ) -> str:
+    def compute(self, name: str, function: Callable[..., Any], nothing: Callable[[int, int], Any]) -> str:
         """Add ``function(shared, layer, iy, ix)`` for every region, ``nothing(height, width)`` where no granule is.
 
         Returns the name of the layer.

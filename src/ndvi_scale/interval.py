@@ -68,6 +68,17 @@ def parse_interval(text: str) -> Interval:
     return Interval(start, end)
 
 
+def asked_days(text: str | None) -> tuple[dt.date | None, dt.date | None]:
+    """First day in and first day after a STAC datetime, in UTC; None where it is open. Raises ConfigError."""
+    if text is None:
+        return None, None
+    interval = parse_interval(text)
+    instant = dt.timedelta(microseconds=1)
+    start = None if interval.start is None else interval.start.date()
+    end = None if interval.end is None else (interval.end - instant).date() + dt.timedelta(days=1)
+    return start, end
+
+
 def _span(part: str, text: str) -> tuple[dt.datetime, dt.datetime | None]:
     """First moment in and first moment after a date or an instant (which lasts a microsecond)."""
     date = _DATE.fullmatch(part)

@@ -82,6 +82,10 @@ class Window:
         """Moved down and right."""
         return Window(self.row + rows, self.column + columns, self.height, self.width)
 
+    def grown(self, margin: int) -> Window:
+        """So many pixels more on each side."""
+        return Window(self.row - margin, self.column - margin, self.height + 2 * margin, self.width + 2 * margin)
+
     def overlap(self, other: Window) -> Window | None:
         """What two windows of one grid have in common; None if that is nothing."""
         top, left = max(self.row, other.row), max(self.column, other.column)

@@ -16,7 +16,7 @@ from ndvi_scale.errors import ConfigError, StoreError
 from ndvi_scale.lattice import Region, in_strips
 from ndvi_scale.planfile import PLAN, decode_plan, encode_plan
 from ndvi_scale.readers import Traffic
-from ndvi_scale.region import RegionRecord
+from ndvi_scale.region import DayCounts, RegionRecord
 
 if TYPE_CHECKING:
     from ndvi_scale.plan import Plan
@@ -114,6 +114,8 @@ def _encode(record: RegionRecord) -> dict[str, Any]:
         "bytes": record.traffic.bytes,
         "seconds": round(record.seconds, 4),
         "skipped": record.skipped,
+        "days": {day: list(counts) for day, counts in record.days.items()},
+        "inside": record.inside,
         "checksums": record.checksums,
     }
 
@@ -128,6 +130,8 @@ def _decode(values: dict[str, Any], plan_id: str) -> RegionRecord | None:
         traffic=Traffic(values["requests"], values["bytes"]),
         seconds=values["seconds"],
         skipped=values["skipped"],
+        days={day: DayCounts(*counts) for day, counts in values.get("days", {}).items()},  # not in 0.1's
+        inside=values.get("inside", 0),
         checksums=values["checksums"],
     )
 

@@ -30,7 +30,7 @@ _STATE: Final = re.compile(
 )
 _DATA: Final = re.compile(
     rf"{_GROUP}(zarr\.json|\.zgroup|\.zattrs|\.zmetadata"
-    r"|(ndvi|time|time_bnds|x|y|spatial_ref)/(zarr\.json|\.zarray|\.zattrs|c(/\d+)*|\d+(\.\d+)*))"
+    r"|(ndvi|observations|date|time|time_bnds|x|y|spatial_ref)/(zarr\.json|\.zarray|\.zattrs|c(/\d+)*|\d+(\.\d+)*))"
 )
 """Every name that a run writes, in Zarr format 3 and 2."""
 

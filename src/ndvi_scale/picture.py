@@ -25,6 +25,9 @@ PANEL_PIXELS: Final = 500
 COLUMNS: Final = 4
 MOST_TICKS: Final = 8
 COURSE_INCHES: Final = 2.3
+_NOTHING: Final = "#f0eff2"
+"""Colour of what has no NDVI."""
+
 _STOPS: Final = (
     # NDVI, colour: water, bare ground, sparse, grass, dense canopy.
     (-0.3, "#3b5b8c"),
@@ -48,11 +51,11 @@ def save_quicklook(store: Store, path: Path) -> None:
 
     try:
         opened = xr.open_zarr(store.zarr(read_only=True), consolidated=False)
-        ndvi = opened["ndvi"]
+        ndvi = opened["ndvi" if "ndvi" in opened else "observations"]
     except (OSError, KeyError, ValueError) as error:
         raise StoreError(f"{store.url} is no cube of ndvi-scale that can be drawn: {error}") from None
     with opened as cube:
-        layers = _thinned(ndvi)
+        layers = _thinned(_missing_as_nan(ndvi)).assign_coords(label=("time", _labels(opened)[_picked(ndvi)]))
         figure = Figure(figsize=(13, 10), layout="constrained", dpi=110, facecolor="white")
         _draw(figure, layers, cube.attrs)
     try:
@@ -61,13 +64,29 @@ def save_quicklook(store: Store, path: Path) -> None:
         raise StoreError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
+def _missing_as_nan(ndvi: xr.DataArray) -> xr.DataArray:
+    """Of a count: where it is 0, there is nothing to show."""
+    return ndvi.where(ndvi > 0) if ndvi.name == "observations" else ndvi
+
+
 def _thinned(ndvi: xr.DataArray) -> xr.DataArray:
     import xarray as xr
 
     step = max(1, math.ceil(max(ndvi.sizes["y"], ndvi.sizes["x"]) / PANEL_PIXELS))
-    picked = np.unique(np.linspace(0, ndvi.sizes["time"] - 1, MOST_PANELS).round().astype(int))
     every = {"y": slice(step // 2, None, step), "x": slice(step // 2, None, step)}
-    return xr.concat([ndvi.isel(time=int(layer)).isel(every).compute() for layer in picked], "time")
+    return xr.concat([ndvi.isel(time=int(layer)).isel(every).compute() for layer in _picked(ndvi)], "time")
+
+
+def _picked(ndvi: xr.DataArray) -> NDArray[np.int64]:
+    """Layers that are shown."""
+    return np.unique(np.linspace(0, ndvi.sizes["time"] - 1, MOST_PANELS).round().astype(int))
+
+
+def _labels(cube: xr.Dataset) -> NDArray[np.str_]:
+    """What each layer is of: a day, or the first and last of a period."""
+    days = cube["time_bnds"].values.astype("datetime64[D]")
+    last = days[:, 1] - np.timedelta64(1, "D")
+    return np.array([f"{a}" if a == b else f"{a} – {b}" for a, b in zip(days[:, 0], last, strict=True)])
 
 
 def _draw(figure: Figure, layers: xr.DataArray, attrs: dict[str, Any]) -> None:
@@ -81,8 +100,11 @@ def _draw(figure: Figure, layers: xr.DataArray, attrs: dict[str, Any]) -> None:
     axes = list(np.atleast_1d(top.subplots(rows, columns)).ravel())
     for axis in axes:
         axis.set_axis_off()
-    images = [_panel(axis, layers.isel(time=position)) for position, axis in enumerate(axes[:count])]
-    top.colorbar(images[-1], ax=axes, shrink=0.8, label="NDVI", extend="min", pad=0.015)
+    look = _look(layers)
+    images = [_panel(axis, layers.isel(time=position), look) for position, axis in enumerate(axes[:count])]
+    counted = layers.name == "observations"
+    label, beyond = ("days with NDVI", "neither") if counted else ("NDVI", "min")
+    top.colorbar(images[-1], ax=axes, shrink=0.8, label=label, extend=beyond, pad=0.015)
     crs = attrs.get("proj:code", "")
     title = f"{attrs.get('title', 'NDVI')}  ·  {crs or 'its own CRS'}"
     letters = int(figure.get_size_inches()[0] * 9)  # of 12 points, on an inch
@@ -91,15 +113,31 @@ def _draw(figure: Figure, layers: xr.DataArray, attrs: dict[str, Any]) -> None:
     foot.text(0.99, 0.5, attrs.get("attribution", ""), ha="right", va="center", fontsize=7, color="#777777")
 
 
-def _panel(axis: Axes, layer: xr.DataArray) -> Any:
+def _look(layers: xr.DataArray) -> dict[str, Any]:
+    """How layers are drawn: NDVI always alike, a count from 0 to its largest."""
+    if layers.name != "observations":
+        return ndvi_colours()
+    from matplotlib import colormaps
+
+    most = float(np.nanmax(layers.values, initial=1))
+    scale = colormaps["viridis"].with_extremes(bad=_NOTHING)
+    return {"cmap": scale, "vmin": 0, "vmax": most, "interpolation": "nearest"}
+
+
+def ndvi_colours() -> dict[str, Any]:
+    """How NDVI is drawn: keywords of matplotlib's `imshow`; what has none is light grey."""
     from matplotlib.colors import LinearSegmentedColormap
 
     low, high = _STOPS[0][0], _STOPS[-1][0]
     colours = [((value - low) / (high - low), colour) for value, colour in _STOPS]
-    scale = LinearSegmentedColormap.from_list("ndvi", colours).with_extremes(bad="#f0eff2")
+    scale = LinearSegmentedColormap.from_list("ndvi", colours).with_extremes(bad=_NOTHING)
+    return {"cmap": scale, "vmin": low, "vmax": high, "interpolation": "nearest"}
+
+
+def _panel(axis: Axes, layer: xr.DataArray, look: dict[str, Any]) -> Any:
     valid = float(np.isfinite(layer.values).mean())
-    axis.set_title(f"{layer.time.dt.strftime('%Y-%m-%d').item()}   {valid:.0%} valid", fontsize=9)
-    return axis.imshow(layer.values, cmap=scale, vmin=low, vmax=high, interpolation="nearest")
+    axis.set_title(f"{layer.label.item()}   {valid:.0%} valid", fontsize=9)
+    return axis.imshow(layer.values, **look)
 
 
 def _evenly_spaced(days: NDArray[np.datetime64]) -> NDArray[np.datetime64]:
@@ -116,8 +154,10 @@ def _course(axis: Axes, layers: xr.DataArray) -> None:
     quartiles = np.array([np.percentile(seen[i], [25, 50, 75]) for i in shown]).reshape(-1, 3)
     axis.fill_between(days, quartiles[:, 0], quartiles[:, 2], color="#86b549", alpha=0.3, linewidth=0)
     axis.plot(days, quartiles[:, 1], color="#3d8a3a", marker="o", markersize=4, linewidth=1.4)
-    axis.set_ylabel("NDVI of valid pixels\nmedian and quartiles", fontsize=8)
-    axis.set_ylim(min(0.0, quartiles.min(initial=0.0)), 1)
+    counted = layers.name == "observations"
+    what = "days with NDVI" if counted else "NDVI of valid pixels"
+    axis.set_ylabel(f"{what}\nmedian and quartiles", fontsize=8)
+    axis.set_ylim(min(0.0, quartiles.min(initial=0.0)), None if counted else 1)
     axis.set_xticks(_evenly_spaced(layers.time.values.astype("datetime64[D]")))
     axis.tick_params(labelsize=8)
     axis.grid(visible=True, color="#dddddd", linewidth=0.6)

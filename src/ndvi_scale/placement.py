@@ -24,6 +24,8 @@ from ndvi_scale.lattice import PHASE, Window, corner, pixel_place
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ndvi_scale.granules import Granule
+
 STRIP: Final = 1024
 """Native rows that are read at a time where coarser cells are made of them: one row of a COG's blocks."""
 
@@ -92,6 +94,18 @@ def source_strips(grid: GeoBox, window: Window, granule: GeoBox) -> list[Strip]:
         if placed is not None:
             found.append(Strip(placed, strip))
     return found
+
+
+def band_window(granule: Granule, band: str, native: Window, margin: int = 0) -> Window:
+    """What is read of a band for a window of the granule's grid: whole pixels of the band's own.
+
+    Of SCL with a margin in its pixels, as far as the file has any: what filters make of a pixel is then the same
+    whatever window it is read in.
+    """
+    own = native.coarser(granule.spread[band])
+    if band != "scl" or not margin:
+        return own
+    return own.grown(margin).overlap(Window(0, 0, *granule.scl.geobox.shape)) or own
 
 
 def finer_grid(grid: GeoBox, factor: int) -> GeoBox:

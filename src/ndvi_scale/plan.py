@@ -6,12 +6,13 @@ Whatever comes later (compute, resume, retry) reads the plan and never searches 
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import json
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ndvi_scale.errors import ConfigError, EmptySearchError, ItemError, SearchError
 from ndvi_scale.granules import Dropped, Granule, Processings, choose_processings, granule_from_item
@@ -24,13 +25,14 @@ from ndvi_scale.grid import (
     objects_of,
     project,
 )
+from ndvi_scale.interval import asked_days
 from ndvi_scale.lattice import Lattice, Region
 from ndvi_scale.overviews import with_overviews
+from ndvi_scale.periods import Period, period_index, periods_of
 from ndvi_scale.search import footprint
 from ndvi_scale.sentinel2 import solar_day
 
 if TYPE_CHECKING:
-    import datetime as dt
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import pystac
@@ -40,14 +42,18 @@ if TYPE_CHECKING:
     from ndvi_scale.config import RunConfig
 
 
+MOST_PERIODS: Final = 20_000
+"""Layers of periods that a plan has at most: every day of 54 years. More is a slip in a date."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What is computed, from what, onto what grid, and which granules each region needs."""
 
     config: RunConfig
     lattice: Lattice
-    days: tuple[dt.date, ...]
-    """Solar day of each layer, ascending."""
+    layers: tuple[Period, ...]
+    """Solar days of each layer, ascending: one day, or a period."""
     granules: tuple[Granule, ...]
     """In (time, id) order, which is the order of every mosaic."""
     index: dict[Region, tuple[int, ...]]
@@ -70,9 +76,25 @@ class Plan:
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
+    def days(self) -> tuple[dt.date, ...]:
+        """First solar day of each layer, ascending."""
+        return tuple(layer.start for layer in self.layers)
+
+    @cached_property
+    def granule_days(self) -> tuple[dt.date, ...]:
+        """Solar day of each of `granules`, ascending."""
+        longitude = middle_longitude(self.lattice.geobox)
+        return tuple(solar_day(granule.time, longitude) for granule in self.granules)
+
+    @cached_property
+    def most_days(self) -> int:
+        """Solar days of the layer of a region that has most of them."""
+        return max((len({self.granule_days[row] for row in rows}) for rows in set(self.index.values())), default=0)
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """Shape (time, y, x) of the output."""
-        return len(self.days), self.lattice.geobox.shape.y, self.lattice.geobox.shape.x
+        return len(self.layers), self.lattice.geobox.shape.y, self.lattice.geobox.shape.x
 
     @property
     def chunk_shape(self) -> tuple[int, int]:
@@ -137,23 +159,29 @@ def build_plans(items: Iterable[pystac.Item], config: RunConfig) -> dict[str, Pl
     """One plan a UTM zone, of native pixels, by the name of its group: ``EPSG_32631``. Raises as `build_plan`.
 
     Granules stay in their own zone, so ground that two zones hold is in both. Zones that hold nothing of the region
-    are left out. Each plan's configuration says its zone's `crs`.
+    are left out. Each plan's configuration says its zone's `crs`. Periods are the same in all: they begin and end
+    with the days of all zones.
     """
     check_no_crs(config)
     everything = _acquisitions(items, config)
     zones: dict[int, list[Granule]] = defaultdict(list)
     for granule in everything.chosen:
         zones[granule.epsg].append(granule)
+    parts: dict[str, Processings] = {}
     plans, empty = {}, None
     for epsg, granules in sorted(zones.items()):
-        part = replace(everything, chosen=granules, dropped=_dropped_with(granules, everything, first=not plans))
+        name, dropped = zone_name(epsg), _dropped_with(granules, everything, first=not plans)
+        parts[name] = replace(everything, chosen=granules, dropped=dropped)
         try:
-            plans[zone_name(epsg)] = _freeze(part, zone_config(config, zone_name(epsg)))
+            plans[name] = _freeze(parts[name], zone_config(config, name))
         except EmptySearchError as error:
             empty = error
     if empty is not None and not plans:
         raise empty
-    return plans
+    if config.period is None:
+        return plans
+    days = sorted({day for plan in plans.values() for day in plan.granule_days})
+    return {name: _freeze(parts[name], plan.config, days) for name, plan in plans.items()}
 
 
 def _dropped_with(granules: Sequence[Granule], everything: Processings, *, first: bool) -> list[Dropped]:
@@ -188,7 +216,8 @@ def _acquisitions(items: Iterable[pystac.Item], config: RunConfig) -> Processing
     return replace(found, dropped=dropped + other_tiles + found.dropped)
 
 
-def _freeze(acquisitions: Processings, config: RunConfig) -> Plan:
+def _freeze(acquisitions: Processings, config: RunConfig, also: Sequence[dt.date] = ()) -> Plan:
+    """The plan of granules. `also`: days that periods hold, beside those of the granules."""
     granules, other_zones = choose_granules(acquisitions.chosen, config)
     lattice = build_lattice(granules, config)
     objects = _touched_objects(lattice, config)
@@ -196,14 +225,15 @@ def _freeze(acquisitions: Processings, config: RunConfig) -> Plan:
     longitude = middle_longitude(lattice.geobox)
     granules, outside = _within(granules, touched)
     spares = {g.id: acquisitions.spares[g.id] for g in granules if g.id in acquisitions.spares}
-    days = sorted({solar_day(granule.time, longitude) for granule in granules})
-    index = _index(granules, touched, [days.index(solar_day(g.time, longitude)) for g in granules])
+    days = [solar_day(granule.time, longitude) for granule in granules]
+    layers = _layers([*days, *also], config)
+    index = _index(granules, touched, [period_index(layers, day) for day in days])
     if config.overviews:
         granules, spares = with_overviews(granules, spares, lattice)
     return Plan(
         config=config,
         lattice=lattice,
-        days=tuple(days),
+        layers=layers,
         granules=tuple(granules),
         index=index,
         spares=spares,
@@ -272,6 +302,20 @@ def _within(
             "(longitude first) against the footprints that `ndvi-scale search` prints"
         )
     return inside, outside
+
+
+def _layers(days: Iterable[dt.date], config: RunConfig) -> tuple[Period, ...]:
+    """A layer a solar day that has granules; or a layer a period, none left out between the first and the last."""
+    found = sorted(set(days))
+    if config.period is None:
+        return tuple(Period(day, day + dt.timedelta(days=1)) for day in found)
+    periods = periods_of(found, config.period, asked_days(config.datetime))
+    if len(periods) > MOST_PERIODS:
+        raise ConfigError(
+            f"period {config.period} from {periods[0].start} to {periods[-1].end} makes {len(periods):,} layers, "
+            f"more than {MOST_PERIODS:,}: narrow datetime, or take a longer period"
+        )
+    return periods
 
 
 def _index(

@@ -20,6 +20,7 @@ from ndvi_scale.config import RunConfig
 from ndvi_scale.errors import StoreError
 from ndvi_scale.granules import Asset, Dropped, Granule
 from ndvi_scale.lattice import Lattice, Region
+from ndvi_scale.periods import Period
 from ndvi_scale.plan import Plan
 
 if TYPE_CHECKING:
@@ -43,9 +44,11 @@ def encode_plan(plan: Plan) -> dict[str, bytes]:
         "config_digest": plan.config.digest(),
         "config": plan.config.as_dict(),
         "lattice": {"chunk": plan.lattice.side, **_grid_dict(plan.lattice.geobox)},
-        "days": [day.isoformat() for day in plan.days],
+        "days": [layer.start.isoformat() for layer in plan.layers],
         "dropped": [{"id": item.id, "reason": item.reason} for item in plan.dropped],
     }
+    if plan.config.period is not None:  # else each layer is one day, as in all plans before there were periods
+        head["ends"] = [layer.end.isoformat() for layer in plan.layers]
     head["checksum"] = _checksum(head, tables)
     return {**tables, PLAN: json.dumps(head, indent=1).encode()}
 
@@ -75,12 +78,20 @@ def decode_plan(files: Mapping[str, bytes]) -> Plan:
     return Plan(
         config=RunConfig.from_dict(head["config"]),
         lattice=Lattice(_grid(head["lattice"]), head["lattice"]["chunk"]),
-        days=tuple(dt.date.fromisoformat(day) for day in head["days"]),
+        layers=_layers(head),
         granules=granules,
         index={Region(row["layer"], row["iy"], row["ix"]): tuple(row["granules"]) for row in _rows(files[REGIONS])},
         dropped=tuple(Dropped(item["id"], item["reason"]) for item in head["dropped"]),
         spares=spares,
     )
+
+
+def _layers(head: Mapping[str, Any]) -> tuple[Period, ...]:
+    starts = [dt.date.fromisoformat(day) for day in head["days"]]
+    if "ends" not in head:
+        return tuple(Period(day, day + dt.timedelta(days=1)) for day in starts)
+    ends = [dt.date.fromisoformat(day) for day in head["ends"]]
+    return tuple(Period(*pair) for pair in zip(starts, ends, strict=True))
 
 
 def _parquet(rows: list[dict[str, Any]]) -> bytes:

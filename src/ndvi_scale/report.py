@@ -12,7 +12,11 @@ from rich.table import Table
 
 from ndvi_scale import guard
 from ndvi_scale.doctor import PERCENTS
+from ndvi_scale.interval import asked_days
 from ndvi_scale.outside import as_markup
+from ndvi_scale.periods import partial_periods, period_label
+from ndvi_scale.reducers import reducer_name
+from ndvi_scale.region import DayCounts
 from ndvi_scale.search import item_cloud_cover
 from ndvi_scale.sentinel2 import SCL_CLASSES
 
@@ -101,19 +105,24 @@ def sources_table(sources: Mapping[str, Source]) -> Table:
 
 def plan_table(plan: Plan, estimate: Estimate | None, in_flight: int) -> Table:
     """What a plan will do and cost."""
-    layers, height, width = plan.shape
+    _, height, width = plan.shape
     geobox = plan.lattice.geobox
     table = _grid("Plan")
     spares = {spare.id for spares in plan.spares.values() for spare in spares}
     reserve = f", {len(spares)} of them in reserve" if spares else ""
     table.add_row("items", f"{len(plan.granules)} used, {len(plan.dropped)} dropped{reserve}")
-    table.add_row("days", f"{layers}, {plan.days[0]} to {plan.days[-1]}")
+    days = plan.granule_days
+    table.add_row("days", f"{len(set(days))}, {days[0]} to {days[-1]}")
+    if plan.config.period is not None:
+        table.add_row("layers", _layers_cell(plan))
     table.add_row("grid", f"{height} x {width} pixels of {geobox.resolution.x:g} m, {plan_crs(plan)}")
     read = plan.granules[0].red
     if read.overview > 1:
         table.add_row("overviews", f"red and nir of {read.geobox.resolution.x:g} m, 1/{read.overview} of full size")
     table.add_row("regions", _regions_cell(plan))
     table.add_row("mask", ", ".join(SCL_CLASSES[number] for number in plan.config.mask) or "none")
+    if plan.config.mask_filters:
+        table.add_row("mask filters", f"{', '.join(plan.config.mask_filters)} (SCL pixels)")
     offsets = Counter((g.red.offset, g.red.evidence) for g in plan.granules)
     for (offset, evidence), count in sorted(offsets.items()):
         table.add_row("offset", f"{offset} DN for {count} items: {as_markup(evidence)}")
@@ -122,6 +131,19 @@ def plan_table(plan: Plan, estimate: Estimate | None, in_flight: int) -> Table:
         table.add_row("output", f"{size(estimate.output_bytes)} before compression")
         table.add_row("memory", f"at most {size(estimate.memory(in_flight))} for {in_flight} regions in flight")
     return table
+
+
+def _layers_cell(plan: Plan) -> str:
+    """``7 (2023-04 to 2023-10): the median of up to 12 days``, and which are partly outside the dates asked for."""
+    period, first, last = str(plan.config.period), plan.layers[0], plan.layers[-1]
+    names = [period_label(layer, period) for layer in (first, last)]
+    span = names[0] if first == last else " to ".join(names)
+    of = f"{reducer_name(plan.config.reducer or '')} of up to {plan.most_days} days"
+    partial = partial_periods(plan.layers, asked_days(plan.config.datetime))
+    cut = ", ".join(period_label(layer, period) for layer in partial)
+    return f"{len(plan.layers)} ({span}): {of}" + (
+        f"; the dates asked for hold only a part of {cut}" if cut else ""
+    )
 
 
 def plan_crs(plan: Plan) -> str:
@@ -180,6 +202,21 @@ def conflict_lines(report: RunReport) -> list[str]:
         for verdict in found[:MOST_ROWS]
     ]
     return lines + ([f"… and {len(found) - MOST_ROWS} more items"] if len(found) > MOST_ROWS else [])
+
+
+def days_table(report: RunReport) -> Table:
+    """How much of the AOI each solar day shows, as percentages of its pixels, the first `MOST_ROWS`."""
+    unseen = "" if report.done == report.regions else "; what is not done yet counts as not observed"
+    table = Table(
+        title=f"Days, % of the region{unseen}", title_justify="left", title_style="bold", box=None, pad_edge=False
+    )
+    for name in ("day", *DayCounts._fields):
+        table.add_column(name, justify="left" if name == "day" else "right", no_wrap=True)
+    for day, counts in list(report.days.items())[:MOST_ROWS]:
+        table.add_row(day.isoformat(), *(f"{100 * count / max(report.inside, 1):.1f}" for count in counts))
+    if len(report.days) > MOST_ROWS:
+        table.add_row(f"… and {len(report.days) - MOST_ROWS} more")
+    return table
 
 
 _JUDGED: Final = {"agrees": "pixels agree for", "conflict": "contradict for", "undecided": "tell nothing for"}
@@ -272,7 +309,8 @@ def plan_json(plan: Plan, estimate: Estimate | None) -> dict[str, Any]:
         "plan": plan.id,
         "items": [granule.id for granule in plan.granules],
         "dropped": {dropped.id: dropped.reason for dropped in plan.dropped},
-        "days": [day.isoformat() for day in plan.days],
+        "days": [day.isoformat() for day in sorted(set(plan.granule_days))],
+        "layers": [[layer.start.isoformat(), layer.end.isoformat()] for layer in plan.layers],
         "shape": list(plan.shape),
         "crs": plan_crs(plan),
         "transform": list(plan.lattice.geobox.affine)[:6],
@@ -316,6 +354,8 @@ def report_json(report: RunReport) -> dict[str, Any]:
         "requests": report.traffic.requests,
         "counters": report.counters,
         "skipped": report.skipped,
+        "inside": report.inside,
+        "days": {day.isoformat(): counts._asdict() for day, counts in report.days.items()},
         "offset_guard": guard_json(report),
     }
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import warnings
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,7 +17,7 @@ from zarr.codecs import BloscCodec
 from zarr.errors import ZarrUserWarning
 
 from ndvi_scale import cf
-from ndvi_scale.composite import fill_of, is_fill
+from ndvi_scale.composite import is_fill, outputs
 from ndvi_scale.errors import StoreError
 from ndvi_scale.places import brief
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ndvi_scale.composite import Output
     from ndvi_scale.lattice import Region
     from ndvi_scale.plan import Plan
     from ndvi_scale.store import Store
@@ -50,10 +51,10 @@ that version 0.1 began. A fifteenth of its time."""
 def create_template(store: Store, plan: Plan) -> None:
     """Write every object of the cube but its pixels; says ``status: incomplete``. Does nothing if it is there.
 
-    The pixels' array is made after all others, so where it is missing no pixel was written, and what a killed
+    The main variable is made after all others, so where it is missing no pixel was written, and what a killed
     run left of a template is completed. Raises StoreError when the location cannot be written.
     """
-    if _has_template(store):
+    if _has_template(store, plan):
         return
     attributes = {
         **cf.cube_attributes(plan),
@@ -67,7 +68,9 @@ def create_template(store: Store, plan: Plan) -> None:
         for name, variable in cf.coordinates(plan).items():
             array: Any = group[name] if name in group else _create(group, name, variable)
             array[...] = variable.values
-        _create_ndvi(group, plan)
+        for output in reversed(outputs(plan.config)):
+            if output.name not in group:
+                _create_output(group, plan, output)
         _consolidate(store, plan.config.zarr_format)
     if plan.config.shard is not None:
         _warn_of_shards()
@@ -99,9 +102,9 @@ def create_root(store: Store, plans: Mapping[str, Plan]) -> None:
         )
 
 
-def _has_template(store: Store) -> bool:
+def _has_template(store: Store, plan: Plan) -> bool:
     try:
-        return "ndvi" in _group(store, "r")
+        return outputs(plan.config)[0].name in _group(store, "r")
     except (FileNotFoundError, StoreError):
         return False
 
@@ -118,18 +121,18 @@ def _create(group: zarr.Group, name: str, variable: cf.Variable) -> zarr.Array[A
     )
 
 
-def _create_ndvi(group: zarr.Group, plan: Plan) -> None:
-    dtype, zarr_format = plan.config.dtype, plan.config.zarr_format
-    attrs = cf.ndvi_attributes(dtype)
+def _create_output(group: zarr.Group, plan: Plan, output: Output) -> None:
+    zarr_format = plan.config.zarr_format
+    attrs, fill = cf.attributes(output, plan.config), cf.encoded_fill(output)
     if zarr_format != cf.ZARR_V2:  # there xarray takes it from the array's own fill value
-        attrs["_FillValue"] = cf.encoded_fill(dtype)
+        attrs |= fill
     group.create_array(
-        "ndvi",
+        output.name,
         shape=plan.shape,
-        dtype=dtype,
+        dtype=output.dtype,
         chunks=(1, *plan.chunk_shape),
         shards=(1, *plan.shard_shape) if plan.shard_shape else None,
-        fill_value=fill_of(dtype),
+        fill_value=output.fill if fill or zarr_format != cf.ZARR_V2 else None,
         compressors=_compressor(zarr_format),
         **_named(group, ("time", "y", "x"), attrs),
     )
@@ -149,17 +152,19 @@ def _named(group: zarr.Group, dims: tuple[str, ...], attrs: Mapping[str, Any]) -
     return {"attributes": dict(attrs), "dimension_names": dims}
 
 
-def open_arrays(store: Store) -> Mapping[str, zarr.Array[Any]]:
+def open_arrays(store: Store, plan: Plan) -> Mapping[str, zarr.Array[Any]]:
     """The variables that regions fill, by name, open for writing."""
     with store.reporting("opened"):
-        return {"ndvi": _group(store, "r+")["ndvi"]}  # pyright: ignore[reportReturnType]
+        group = _group(store, "r+")
+        return {output.name: group[output.name] for output in outputs(plan.config)}  # pyright: ignore[reportReturnType]
 
 
-def object_name(plan: Plan, region: Region) -> str:
-    """Name, under the group's URL, of the object that holds a region's NDVI."""
-    if plan.config.zarr_format == cf.ZARR_V2:
-        return f"ndvi/{region.layer}.{region.iy}.{region.ix}"
-    return f"ndvi/c/{region.layer}/{region.iy}/{region.ix}"
+def object_names(plan: Plan, region: Region) -> list[str]:
+    """Names, under the group's URL, of the objects that hold a region's variables."""
+    place = f"{region.layer}.{region.iy}.{region.ix}"
+    if plan.config.zarr_format != cf.ZARR_V2:
+        place = "c/" + place.replace(".", "/")
+    return [f"{output.name}/{place}" for output in outputs(plan.config)]
 
 
 def write_region(
@@ -185,7 +190,9 @@ def _fitting(array: zarr.Array[Any], values: NDArray[Any]) -> zarr.Array[Any]:
 
     zarr-python looks for these in every pixel. Where one row tells, it need not.
     """
-    whole = array.shards is None and any(not is_fill(row).all() for row in values)
+    fill = array.fill_value
+    empty = is_fill if values.dtype.kind == "f" else partial(np.equal, 0 if fill is None else fill)
+    whole = array.shards is None and any(not empty(row).all() for row in values)
     return array.with_config({"write_empty_chunks": whole})
 
 

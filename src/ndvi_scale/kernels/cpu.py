@@ -61,9 +61,11 @@ def ndvi_ratio(
     offsets: tuple[int, int] = (0, 0),
     *,
     clip: bool = False,
+    out: NDArray[np.float32] | None = None,
 ) -> tuple[NDArray[np.float32], dict[str, int]]:
     """As `ndvi_codes`, but NDVI itself as float32 (the double quotient, rounded once), NaN without NDVI."""
-    out = np.empty(red.shape, np.float32)
+    if out is None:
+        out = np.empty(red.shape, np.float32)
     return out, _run((red, nir, scl), table, offsets, clip=clip, out=out)
 
 

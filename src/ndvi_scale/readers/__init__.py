@@ -139,11 +139,14 @@ class Reader(Protocol):
 
     name: str
 
-    def start(self, item_id: str, asset: Asset, window: Window) -> Reading:
-        """Begin to read a window, where the reader can; never waits, and raises nothing that `result` can."""
+    def start(self, item_id: str, asset: Asset, window: Window, *, shared: bool = False) -> Reading:
+        """Begin to read a window, where the reader can; never waits, and raises nothing that `result` can.
+
+        `shared`: windows around it overlap with it, so that a pixel is wanted more than once.
+        """
         ...
 
-    def prefetch(self, item_id: str, asset: Asset, window: Window) -> None:
+    def prefetch(self, item_id: str, asset: Asset, window: Window, *, shared: bool = False) -> None:
         """Begin, where the reader can, what the next `start` of this window is to find begun."""
         ...
 
@@ -167,11 +170,11 @@ class BlockingReader(ABC):
     def read(self, item_id: str, asset: Asset, window: Window) -> tuple[NDArray[np.generic], Traffic]:
         """See `Reader.read`."""
 
-    def prefetch(self, item_id: str, asset: Asset, window: Window) -> None:  # noqa: ARG002
+    def prefetch(self, item_id: str, asset: Asset, window: Window, *, shared: bool = False) -> None:  # noqa: ARG002
         """Nothing: there is no reading before its result is asked for."""
         return
 
-    def start(self, item_id: str, asset: Asset, window: Window) -> Reading:
+    def start(self, item_id: str, asset: Asset, window: Window, *, shared: bool = False) -> Reading:  # noqa: ARG002
         """See `Reader.start`."""
         return Deferred(partial(self.read, item_id, asset, window))
 

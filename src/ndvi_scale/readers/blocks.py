@@ -6,6 +6,7 @@ Everything here but `Blocks.loop` and the queues is touched in the event loop on
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from queue import SimpleQueue
@@ -56,6 +57,8 @@ class Wanted:
 
     asset: Asset
     window: Window
+    shared: bool = False
+    """Whether windows around it overlap with it."""
     arrived: SimpleQueue[Expected | Arrived | BaseException] = field(default_factory=SimpleQueue)
     """`Expected` first, then each block as it comes; or what went wrong."""
 
@@ -82,8 +85,8 @@ class _Kept:
     place: slice
     """Where in the run it is."""
     size: int
-    left: int
-    """Its pixels that no window has wanted yet."""
+    left: float
+    """Its pixels that no window has wanted yet; infinite where they are wanted who knows how often."""
 
 
 @dataclass
@@ -220,6 +223,8 @@ class Blocks:
         begin = start - run.start
         whole = Window(0, 0, *header.grid.shape)
         left = block_pixels(block, header.block, whole) - block_pixels(block, header.block, wanted.window)
+        if wanted.shared:
+            left = math.inf
         kept = _Kept(task, slice(begin, begin + size), size, left)
         if left > 0:
             self._kept[image_of(wanted.asset), block] = kept

@@ -1,9 +1,10 @@
 """Reading COGs block by block: requests in one event loop, decoding in the threads that ask.
 
 Only the blocks that a window touches are asked for, neighbours in one request. A block that reaches beyond its
-window is kept, compressed, until the windows around it have been read or `CACHE_BYTES` are exceeded; one that is on
-its way for one window serves every other that wants it. Headers are read once a process and go along when a reader
-is sent to another. What is no plain COG (JP2, stripes, odd compression) is read by `rasterio`.
+window is kept, compressed, until the windows around it have been read (where these overlap, nobody knows when that
+is) or `CACHE_BYTES` are exceeded; one that is on its way for one window serves every other that wants it. Headers
+are read once a process and go along when a reader is sent to another. What is no plain COG (JP2, stripes, odd
+compression) is read by `rasterio`.
 """
 
 from __future__ import annotations
@@ -54,18 +55,18 @@ class CogReader:
         """Headers go along; blocks and connections stay."""
         return CogReader, (self._patience, dict(self._headers))
 
-    def prefetch(self, item_id: str, asset: Asset, window: Window) -> None:
+    def prefetch(self, item_id: str, asset: Asset, window: Window, *, shared: bool = False) -> None:
         """See `Reader.prefetch`."""
         key = os.getpid(), image_of(asset), window
         if key not in self._ahead:
-            self._ahead[key] = self.start(item_id, asset, window)
+            self._ahead[key] = self.start(item_id, asset, window, shared=shared)
 
-    def start(self, item_id: str, asset: Asset, window: Window) -> CogReading:
+    def start(self, item_id: str, asset: Asset, window: Window, *, shared: bool = False) -> CogReading:
         """See `Reader.start`."""
         ahead = self._ahead.pop((os.getpid(), image_of(asset), window), None)
         if ahead is not None:
             return ahead
-        reading = CogReading(self, item_id, asset, window)
+        reading = CogReading(self, item_id, Wanted(asset, window, shared))
         why = self._unfit_for(asset)
         if why:
             reading.wanted.arrived.put(UnfitError(why))
@@ -133,10 +134,10 @@ class CogReader:
 class CogReading:
     """A window on its way: blocks arrive in a queue and are decoded by whoever asks for the result."""
 
-    def __init__(self, reader: CogReader, item_id: str, asset: Asset, window: Window) -> None:
+    def __init__(self, reader: CogReader, item_id: str, wanted: Wanted) -> None:
         self._reader = reader
         self._item_id = item_id
-        self.wanted = Wanted(asset, window)
+        self.wanted = wanted
 
     def result(self) -> tuple[NDArray[np.generic], Traffic]:
         """See `Reading.result`."""
