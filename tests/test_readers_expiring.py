@@ -41,7 +41,7 @@ pytestmark = pytest.mark.slow
 RUN_S = float(os.environ.get("NDVI_SCALE_EXPIRING_S", "6"))
 LINK_S = RUN_S / 12
 """5 s of a minute."""
-TOKEN_S = max(2.0, LINK_S)
+TOKEN_S = max(4.0, LINK_S)
 """The same of tokens, but not so short that a read on a busy machine takes longer than what is left of one."""
 NAMES = ("cog", "rasterio")
 
