@@ -14,6 +14,7 @@ import json
 import shutil
 import statistics
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -36,6 +37,9 @@ from ndvi_scale.ledger import pending
 from ndvi_scale.region import _windows, prefetch_region  # all that a run does before it reduces
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ndvi_scale.batch import Submit
     from ndvi_scale.lattice import Region
     from ndvi_scale.plan import Plan
     from ndvi_scale.readers import Reader
@@ -57,13 +61,20 @@ def monthly_items(archive: Path, base: str, dates: int) -> list[pystac.Item]:
     return found
 
 
+@contextmanager
+def prepared(plan: Plan) -> Iterator[tuple[Reader, int, Submit]]:
+    """A new reader, how many regions are in flight, and threads for them, as the command line has them."""
+    reader = open_reader()
+    in_flight = regions_in_flight(plan, default_workers(reader.name), reader=reader.name)
+    with thread_pool(in_flight) as submit:
+        yield reader, in_flight, submit
+
+
 def composite(plan: Plan, folder: Path) -> tuple[float, int]:
     """Seconds of a run, and valid pixels of all days."""
     shutil.rmtree(folder, ignore_errors=True)
     started = time.perf_counter()
-    reader = open_reader()
-    in_flight = regions_in_flight(plan, default_workers(reader.name), reader=reader.name)
-    with thread_pool(in_flight) as submit:
+    with prepared(plan) as (reader, in_flight, submit):
         report = run_batch(plan, open_store(str(folder / "ndvi.zarr")), submit, reader=reader, in_flight=in_flight)
     seconds = time.perf_counter() - started
     if report.failed:
@@ -74,9 +85,7 @@ def composite(plan: Plan, folder: Path) -> tuple[float, int]:
 def read_only(plan: Plan) -> tuple[float, int]:
     """The same without reducing and writing."""
     started = time.perf_counter()
-    reader = open_reader()
-    in_flight = regions_in_flight(plan, default_workers(reader.name), reader=reader.name)
-    with thread_pool(in_flight) as submit:
+    with prepared(plan) as (reader, in_flight, submit):
         ahead = partial(prefetch_region, plan, reader=reader)
         regions = pending(plan, {})
         for region in regions[:in_flight]:

@@ -32,7 +32,7 @@ from ndvi_scale.errors import ConfigError
 from ndvi_scale.sandbox import make_sandbox
 from ndvi_scale.write import object_names, read_attributes, store_digest
 from runs import finished_store, plan_of, run
-from test_law import COARSER, FILL, NATIVE, WARPED, boxes, grid_of
+from test_law import COARSER, FILL, NATIVE, WARPED, area_of, boxes, grid_of, rules_of
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -56,11 +56,7 @@ def truth_of(plan: Plan, items: Sequence[pystac.Item]) -> dict[str, np.ndarray]:
     """Every variable of a plan's cube, from the whole-cube oracle of its days."""
     config, grid = plan.config, grid_of(plan)
     days = sorted({oracle._solar_day(item, grid) for item in items})
-    area = config.aoi.geometry if config.aoi and config.clip else None
-    rules = oracle.Rules(config.mask, clip_range=config.out_of_range == "clip", offset=config.offset)
-    rules = oracle.replace(rules, mask_filters=config.mask_filters)
-    rules = oracle.replace(rules, all_zones=not any("the output in" in d.reason for d in plan.dropped))
-    cube = oracle.cube(items, grid, days, area, rules)
+    cube = oracle.cube(items, grid, days, area_of(plan), rules_of(plan))
     layers = []
     for period in plan.layers:
         chosen = [place for place, day in enumerate(days) if period.start <= day < period.end]

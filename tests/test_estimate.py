@@ -27,7 +27,7 @@ from ndvi_scale.errors import ConfigError
 from ndvi_scale.estimate import READER_BYTES, estimate_plan, parse_size, region_memory, regions_in_flight
 from ndvi_scale.granules import Asset, Granule
 from ndvi_scale.lattice import Lattice, Region, coarser_grid, in_strips
-from ndvi_scale.periods import Period, periods_of
+from ndvi_scale.periods import one_day, periods_of
 from ndvi_scale.plan import Plan, build_plan
 from ndvi_scale.readers import BlockingReader, Layout, Reader, Traffic, open_reader
 from ndvi_scale.readers.patience import RUN_BYTES
@@ -225,7 +225,7 @@ def plan_of(geobox: GeoBox, chunk: int, href: Any, granules: int, layers: int, s
     lattice = Lattice(geobox, config.object_side)
     rows, columns = lattice.objects
     days = [dt.date(2021, 1, 1) + dt.timedelta(days=layer) for layer in range(layers)]
-    daily = tuple(Period(day, day + dt.timedelta(days=1)) for day in days)
+    daily = tuple(map(one_day, days))
     made = daily if config.period is None else periods_of(days, config.period)
     each = granules * layers // len(made)
     return Plan(

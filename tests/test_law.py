@@ -39,6 +39,8 @@ from ndvi_scale.sentinel2 import MASKS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import shapely
+
     from ndvi_scale.plan import Plan
     from ndvi_scale.sandbox import Sandbox
 
@@ -57,9 +59,9 @@ def grid_of(plan: Plan) -> oracle.Grid:
     )
 
 
-def expected(plan: Plan, items: Sequence[pystac.Item]) -> np.ndarray:
+def rules_of(plan: Plan) -> oracle.Rules:
     config = plan.config
-    rules = oracle.Rules(
+    return oracle.Rules(
         config.mask,
         clip_range=config.out_of_range == "clip",
         offset=config.offset,
@@ -67,8 +69,14 @@ def expected(plan: Plan, items: Sequence[pystac.Item]) -> np.ndarray:
         all_zones=not any("the output in" in dropped.reason for dropped in plan.dropped),
         overview=plan.granules[0].red.overview,
     )
-    area = config.aoi.geometry if config.aoi and config.clip else None
-    return oracle.cube(items, grid_of(plan), list(plan.days), area, rules)
+
+
+def area_of(plan: Plan) -> shapely.Geometry | None:
+    return plan.config.aoi.geometry if plan.config.aoi and plan.config.clip else None
+
+
+def expected(plan: Plan, items: Sequence[pystac.Item]) -> np.ndarray:
+    return oracle.cube(items, grid_of(plan), list(plan.days), area_of(plan), rules_of(plan))
 
 
 def batch(plan: Plan, url: Path, workers: int = 2, reader: str = DEFAULT_READER) -> np.ndarray:

@@ -20,7 +20,7 @@ from ndvi_scale import picture, write
 from ndvi_scale.config import RunConfig
 from ndvi_scale.errors import StoreError
 from ndvi_scale.lattice import Lattice
-from ndvi_scale.periods import Period
+from ndvi_scale.periods import one_day
 from ndvi_scale.picture import MOST_PANELS, PANEL_PIXELS, save_quicklook
 from ndvi_scale.plan import Plan
 from ndvi_scale.store import Store, open_store
@@ -40,7 +40,7 @@ def cube_of(folder: Path, codes: NDArray[np.int16], name: str = "ndvi.zarr", **s
     layers, height, width = codes.shape
     geobox = GeoBox((height, width), Affine(10, 0, 300_000, 0, -10, 4_900_020), "EPSG:32631")
     days = [dt.date(2021, 1, 1) + dt.timedelta(days=10 * layer) for layer in range(layers)]
-    daily = tuple(Period(day, day + dt.timedelta(days=1)) for day in days)
+    daily = tuple(map(one_day, days))
     plan = Plan(RunConfig(chunk=512, **settings), Lattice(geobox, 512), daily, (), {})  # type: ignore[arg-type]
     store = open_store(str(folder / name))
     write.create_template(store, plan)

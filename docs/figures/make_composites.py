@@ -67,9 +67,7 @@ def main() -> None:
         say("making two sandboxes")
         right = Archive(make_sandbox(Path(folder) / "right", size=SIZE, dates=DATES))
         wrong = Archive(make_sandbox(Path(folder) / "wrong", size=SIZE, dates=DATES, missed_clouds=True))
-        columns = {
-            "`default`, SCL without mistakes": [right.scored(reducer, mask="default") for reducer in REDUCERS]
-        }
+        columns = {NO_MISTAKES: [right.scored(reducer, mask="default") for reducer in REDUCERS]}
         for name, settings in MASKS.items():
             columns[name] = [wrong.scored(reducer, **settings) for reducer in REDUCERS]
         write_table(columns)

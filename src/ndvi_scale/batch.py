@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import time
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -21,6 +20,7 @@ from ndvi_scale.readers import Reader, Traffic, open_reader
 from ndvi_scale.region import DayCounts, RegionRecord, compute_region, prefetch_region, total_counters
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Callable, Iterable, Iterator
 
     from ndvi_scale.lattice import Region
@@ -63,6 +63,11 @@ class RunReport:
     """Pixels in the AOI, where any granule of any day touches it."""
     verdicts: tuple[guard.Verdict, ...] = ()
     """Whether the pixels agree with the offset, for each granule that a region saw, in mosaic order."""
+
+    @property
+    def named_days(self) -> dict[str, dict[str, int]]:
+        """`days` as JSON has them."""
+        return {day.isoformat(): counts._asdict() for day, counts in self.days.items()}
 
 
 @dataclass(frozen=True)
@@ -265,11 +270,11 @@ def _report(
 
 def _days(records: Iterable[RegionRecord]) -> dict[dt.date, DayCounts]:
     """Integers of each solar day, summed over regions; ascending."""
-    found: dict[str, DayCounts] = {}
+    found: dict[dt.date, DayCounts] = {}
     for record in records:
         for day, counts in record.days.items():
             found[day] = found.get(day, DayCounts()).plus(counts)
-    return {dt.date.fromisoformat(day): found[day] for day in sorted(found)}
+    return dict(sorted(found.items()))
 
 
 def _summary(report: RunReport) -> dict[str, Any]:
@@ -278,6 +283,6 @@ def _summary(report: RunReport) -> dict[str, Any]:
         "counters": report.counters,
         "skipped": report.skipped,
         "inside": report.inside,
-        "days": {day.isoformat(): counts._asdict() for day, counts in report.days.items()},
+        "days": report.named_days,
         "offset_guard": guard.summary(report.verdicts),
     }

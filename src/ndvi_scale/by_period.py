@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from ndvi_scale.composite import reduced_stack
+from ndvi_scale.composite import fill_of, reduced_stack
 from ndvi_scale.errors import ConfigError
 from ndvi_scale.kernels import FILL_CODE
 from ndvi_scale.periods import parse_period, period_index, periods_of
@@ -39,7 +39,7 @@ def composite_by_period(ndvi: xr.DataArray, period: str = "month", reducer: str 
     _check(ndvi)
     period, reducer = parse_period(period), parse_reducer(reducer)
     days = ndvi["time"].values.astype("datetime64[D]")
-    nothing = xr.full_like(ndvi.isel(time=[0]), FILL_CODE if ndvi.dtype.kind == "i" else np.nan)
+    nothing = xr.full_like(ndvi.isel(time=[0]), fill_of(ndvi.dtype.name))
     order = np.argsort(ndvi["time"].values, kind="stable")
     periods = periods_of(days.astype(object).tolist(), period)
     steps: list[list[int]] = [[] for _ in periods]

@@ -6,7 +6,6 @@ Said here once, and used by `write` (on disk) and `lazy` (in memory), so that th
 from __future__ import annotations
 
 import base64
-import datetime as dt
 import struct
 from collections import defaultdict
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import numpy as np
 
 from ndvi_scale.composite import outputs
 from ndvi_scale.kernels import CODE_SCALE
-from ndvi_scale.periods import period_name
+from ndvi_scale.periods import EPOCH, days_since_epoch, period_name
 from ndvi_scale.reducers import reducer_name
 
 if TYPE_CHECKING:
@@ -28,9 +27,9 @@ if TYPE_CHECKING:
     from ndvi_scale.config import RunConfig
     from ndvi_scale.plan import Plan
 
-EPOCH: Final = dt.date(1970, 1, 1)
 GRID_MAPPING: Final = "spatial_ref"
 ZARR_V2: Final = 2
+_CLOCK: Final = {"units": f"days since {EPOCH}", "calendar": "proleptic_gregorian"}
 MOST_IDS: Final = 1000
 """Ids of items that an attribute lists for one offset (60 kB); the run's `items.parquet` has them all."""
 
@@ -67,16 +66,16 @@ def coordinates(plan: Plan) -> dict[str, Variable]:
     Time is the solar date at 00:00 as whole days since 1970-01-01, of a period the first, with bounds [first day,
     day after the last); y and x are pixel centres in metres.
     """
-    bounds = np.array([_since_epoch(layer.start, layer.end) for layer in plan.layers], np.int64).reshape(-1, 2)
+    days = [days_since_epoch(day) for layer in plan.layers for day in (layer.start, layer.end)]
+    bounds = np.array(days, np.int64).reshape(-1, 2)
     geobox = plan.lattice.geobox
-    clock = {"units": f"days since {EPOCH}", "calendar": "proleptic_gregorian"}
     return {
         "time": Variable(
             ("time",),
             bounds[:, 0],
-            {**time_attributes(plan.config), "bounds": "time_bnds", **clock},
+            {**time_attributes(plan.config), "bounds": "time_bnds", **_CLOCK},
         ),
-        "time_bnds": Variable(("time", "bnds"), bounds, dict(clock)),
+        "time_bnds": Variable(("time", "bnds"), bounds, dict(_CLOCK)),
         "y": Variable(("y",), _centres(geobox, "y"), _axis("y")),
         "x": Variable(("x",), _centres(geobox, "x"), _axis("x")),
         GRID_MAPPING: Variable((), np.array(0, np.int64), _grid_mapping(geobox)),
@@ -87,10 +86,6 @@ def time_attributes(config: RunConfig) -> dict[str, Any]:
     """Attributes of ``time``, without those that say how it is encoded."""
     name = "solar day" if config.period is None else "first solar day of the period"
     return {"standard_name": "time", "long_name": name, "axis": "T"}
-
-
-def _since_epoch(*days: dt.date) -> tuple[int, ...]:
-    return tuple((day - EPOCH).days for day in days)
 
 
 def _centres(geobox: GeoBox, axis: str) -> NDArray[np.floating[Any]]:
@@ -146,8 +141,8 @@ def _ndvi_attributes(config: RunConfig) -> dict[str, Any]:
 
 def _cell_methods(reducer: str | None) -> dict[str, str]:
     """CF has a word for these; it has none for percentiles, and a day is what it is."""
-    words = {"median": "median", "mean": "mean", "max": "maximum", "min": "minimum"}
-    return {"cell_methods": f"time: {words[reducer]}"} if reducer in words else {}
+    named = reducer in {"median", "mean", "max", "min"}
+    return {"cell_methods": f"time: {reducer_name(reducer)}"} if reducer and named else {}
 
 
 def _beside(config: RunConfig) -> str:
@@ -165,8 +160,7 @@ def _observations_attributes(_: RunConfig) -> dict[str, Any]:
 def _date_attributes(config: RunConfig) -> dict[str, Any]:
     return {
         "long_name": f"first solar day with the {reducer_name(config.reducer or '')} of NDVI",
-        "units": f"days since {EPOCH}",
-        "calendar": "proleptic_gregorian",
+        **_CLOCK,
     }
 
 

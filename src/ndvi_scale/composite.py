@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import numpy as np
 
-from ndvi_scale.kernels import CODE_SCALE, FILL_CODE, pixels_per_class, reduce
+from ndvi_scale.kernels import CODE_SCALE, FILL_CODE, reduce
+from ndvi_scale.kernels.resample import repeated
+from ndvi_scale.periods import days_since_epoch
 from ndvi_scale.reducers import has_date, percent_of
 from ndvi_scale.sentinel2 import NO_DATA
 
@@ -22,9 +24,6 @@ if TYPE_CHECKING:
 
     from ndvi_scale.config import RunConfig
     from ndvi_scale.lattice import Window
-
-EPOCH_DAY: Final = 719_163
-"""1970-01-01 as `datetime.date.toordinal` counts: dates are stored as days since then."""
 
 NO_DATE: Final = -2_147_483_647
 """The date of a pixel without NDVI: the fill value of netCDF's int."""
@@ -55,8 +54,8 @@ class Part:
     """Codes or NDVI, shape (h, w) of the place."""
     scl: NDArray[np.uint8]
     """Classes, shape (h / f, w / f): each stands for f x f pixels."""
-    granule: str
-    """Its id."""
+    valid: int
+    """Its pixels with NDVI."""
 
 
 @dataclass
@@ -106,8 +105,7 @@ def merged_into(mosaic: Mosaic | None, room: NDArray[Any], part: Part) -> Mosaic
 
 def _spread(part: Part) -> NDArray[np.uint8]:
     """Classes of a part, one a pixel."""
-    factor = pixels_per_class(part.ndvi.shape, part.ndvi.shape, part.scl.shape)
-    return part.scl if factor == 1 else part.scl.repeat(factor, axis=0).repeat(factor, axis=1)
+    return repeated(part.scl, part.ndvi.shape[0] // part.scl.shape[0])
 
 
 # Days of a period
@@ -145,6 +143,7 @@ def pixel_bytes(config: RunConfig) -> int:
 class Reduction(Protocol):
     """The days of one region's layer, taken in one after the other, become its variables."""
 
+    @property
     def room(self) -> NDArray[Any]:
         """An array (y, x) to compute the next day in, of codes (or of NDVI, where one day is all)."""
         ...
@@ -195,10 +194,7 @@ def reduced_stack(
     index of the first layer that has the value, -1 of none.
     """
     shape = stack.shape[1:]
-    values, count = (
-        np.full(shape, FILL_CODE if stack.dtype.kind == "i" else np.nan, stack.dtype),
-        np.zeros(shape, np.uint16),
-    )
+    values, count = empty_layer(shape, stack.dtype.name), np.zeros(shape, np.uint16)
     where = np.full(shape, -1, np.int16) if has_date(reducer) else None
     percent = percent_of(reducer)
     if percent is not None:
@@ -216,11 +212,7 @@ class _OneDay:
     """The solar day itself: what a plan without periods makes."""
 
     def __init__(self, shape: tuple[int, int], dtype: str) -> None:
-        self._layer, self._dtype, self._days = np.empty(shape, dtype), dtype, 0
-
-    def room(self) -> NDArray[Any]:
-        """See `Reduction`."""
-        return self._layer
+        self.room, self._dtype, self._days = np.empty(shape, dtype), dtype, 0
 
     def add(self, day: dt.date) -> None:
         """See `Reduction`."""
@@ -230,22 +222,18 @@ class _OneDay:
 
     def result(self) -> dict[str, NDArray[Any]]:
         """See `Reduction`."""
-        return {"ndvi": self._layer if self._days else empty_layer(self._layer.shape, self._dtype)}
+        return {"ndvi": self.room if self._days else empty_layer(self.room.shape, self._dtype)}
 
 
 class _Count:
     """How many days have NDVI."""
 
     def __init__(self, shape: tuple[int, int]) -> None:
-        self._codes, self._count = np.empty(shape, np.int16), np.zeros(shape, np.uint16)
-
-    def room(self) -> NDArray[Any]:
-        """See `Reduction`."""
-        return self._codes
+        self.room, self._count = np.empty(shape, np.int16), np.zeros(shape, np.uint16)
 
     def add(self, day: dt.date) -> None:  # noqa: ARG002 - of the protocol
         """See `Reduction`."""
-        reduce.add_to_count(self._codes, self._count)
+        reduce.add_to_count(self.room, self._count)
 
     def result(self) -> dict[str, NDArray[Any]]:
         """See `Reduction`."""
@@ -256,16 +244,12 @@ class _Mean:
     """A sum and a count are all that a mean needs to hold."""
 
     def __init__(self, shape: tuple[int, int], dtype: str) -> None:
-        self._codes, self._total = np.empty(shape, np.int16), np.zeros(shape, np.int32)
+        self.room, self._total = np.empty(shape, np.int16), np.zeros(shape, np.int32)
         self._count, self._dtype = np.zeros(shape, np.uint16), dtype
-
-    def room(self) -> NDArray[Any]:
-        """See `Reduction`."""
-        return self._codes
 
     def add(self, day: dt.date) -> None:  # noqa: ARG002 - of the protocol
         """See `Reduction`."""
-        reduce.add_to_sum(self._codes, self._total, self._count)
+        reduce.add_to_sum(self.room, self._total, self._count)
 
     def result(self) -> dict[str, NDArray[Any]]:
         """See `Reduction`."""
@@ -278,20 +262,16 @@ class _Extreme:
     """The largest or smallest code of each pixel, and the first day that has it."""
 
     def __init__(self, shape: tuple[int, int], dtype: str, *, largest: bool) -> None:
-        self._codes, self._best = np.empty(shape, np.int16), empty_layer(shape, "int16")
+        self.room, self._best = np.empty(shape, np.int16), empty_layer(shape, "int16")
         self._where, self._count = np.full(shape, -1, np.int16), np.zeros(shape, np.uint16)
         self._dtype, self._largest = dtype, largest
         self._days: list[int] = []
 
-    def room(self) -> NDArray[Any]:
-        """See `Reduction`."""
-        return self._codes
-
     def add(self, day: dt.date) -> None:
         """See `Reduction`."""
         found = self._best, self._where, self._count
-        reduce.keep_extreme(self._codes, len(self._days), self._largest, *found)
-        self._days.append(day.toordinal() - EPOCH_DAY)
+        reduce.keep_extreme(self.room, len(self._days), self._largest, *found)
+        self._days.append(days_since_epoch(day))
 
     def result(self) -> dict[str, NDArray[Any]]:
         """See `Reduction`."""
@@ -307,6 +287,7 @@ class _Percentile:
         self._stack = np.empty(shape, np.int16)
         self._dtype, self._percent, self._held = dtype, percent, 0
 
+    @property
     def room(self) -> NDArray[Any]:
         """See `Reduction`."""
         return self._stack[self._held]

@@ -17,7 +17,7 @@ from ndvi_scale.access import require_keys
 from ndvi_scale.composite import pixel_bytes, reduction_bytes
 from ndvi_scale.errors import ConfigError, ReadError
 from ndvi_scale.lattice import COG_BLOCK, Window, in_strips
-from ndvi_scale.placement import band_window, cell_factor, source_strips
+from ndvi_scale.placement import band_window, cell_factor, has_margin, source_strips
 from ndvi_scale.readers import (
     CACHE_BYTES,
     DEFAULT_READER,
@@ -139,7 +139,7 @@ def _granule_traffic(
     for band, asset in granule.assets.items():
         read = [windows[band] for windows in places_of_bands]
         if layouts[band].kept:
-            shared = band == "scl" and plan.config.scene_mask.margin > 0
+            shared = has_margin(band, plan.config.scene_mask.margin)
             total += _kept_traffic(asset.geobox, read, layouts[band], shared=shared)
         else:
             total += _window_traffic(asset.geobox, read, layouts[band])

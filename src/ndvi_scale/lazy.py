@@ -78,9 +78,7 @@ def open_cube(plan: Plan, *, reader: Reader | None = None) -> xr.Dataset:
         dtype = _DTYPES[output.name]
         array = graph.array(graph.take(output.name, made, _take_output, output, dtype), dtype)
         variables[output.name] = (("time", "y", "x"), array, _attrs(output, plan.config))
-    bounds = np.array([[np.datetime64(day, "ns") for day in (layer.start, layer.end)] for layer in plan.layers])
-    coords = {**_coords(plan), "time_bnds": xr.Variable(("time", "bnds"), bounds)}
-    return xr.Dataset(variables, coords=coords, attrs={"title": cf.title(plan.config)})
+    return xr.Dataset(variables, coords=_coords(plan, bounds=True), attrs={"title": cf.title(plan.config)})
 
 
 def load_bands(plan: Plan, *, reader: Reader | None = None) -> xr.Dataset:
@@ -154,15 +152,17 @@ def _take_band(stack: NDArray[np.int16], position: int, dtype: np.dtype[Any]) ->
     return values.astype(dtype) if dtype.kind == "u" else decoded(values)
 
 
-def _coords(plan: Plan) -> dict[str, xr.Variable]:
+def _coords(plan: Plan, *, bounds: bool = False) -> dict[str, xr.Variable]:
+    """Coordinates in memory, those of time decoded; `bounds` of the layers too."""
     described = cf.coordinates(plan)
-    described.pop("time_bnds")
+    if not bounds:
+        described.pop("time_bnds")
     variables = {}
     for name, variable in described.items():
         values, attrs = variable.values, dict(variable.attrs)
-        if name == "time":
-            values = np.array([np.datetime64(day, "ns") for day in plan.days])
-            attrs = cf.time_attributes(plan.config)
+        if name in {"time", "time_bnds"}:
+            values = values.view("datetime64[D]").astype("datetime64[ns]")
+            attrs = cf.time_attributes(plan.config) if name == "time" else {}
         variables[name] = xr.Variable(variable.dims, values, attrs)
     return variables
 

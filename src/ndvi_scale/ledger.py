@@ -7,6 +7,7 @@ Losing the last, unwritten records to a kill costs computing those regions again
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import logging
 import time
@@ -114,7 +115,7 @@ def _encode(record: RegionRecord) -> dict[str, Any]:
         "bytes": record.traffic.bytes,
         "seconds": round(record.seconds, 4),
         "skipped": record.skipped,
-        "days": {day: list(counts) for day, counts in record.days.items()},
+        "days": {day.isoformat(): list(counts) for day, counts in record.days.items()},
         "inside": record.inside,
         "checksums": record.checksums,
     }
@@ -130,10 +131,14 @@ def _decode(values: dict[str, Any], plan_id: str) -> RegionRecord | None:
         traffic=Traffic(values["requests"], values["bytes"]),
         seconds=values["seconds"],
         skipped=values["skipped"],
-        days={day: DayCounts(*counts) for day, counts in values.get("days", {}).items()},  # not in 0.1's
+        days=_days(values.get("days", {})),  # not in 0.1's
         inside=values.get("inside", 0),
         checksums=values["checksums"],
     )
+
+
+def _days(values: dict[str, Any]) -> dict[dt.date, DayCounts]:
+    return {dt.date.fromisoformat(day): DayCounts(*counts) for day, counts in values.items()}
 
 
 def pending(plan: Plan, done: dict[Region, RegionRecord]) -> list[Region]:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 Span = tuple[dt.date | None, dt.date | None]
 """The days asked for: the first, and the first after them; None where open."""
 
+EPOCH: Final = dt.date(1970, 1, 1)
+"""What stored dates count from."""
+
 PERIODS: Final = ("month", "dekad", "season", "year", "all")
 """Periods with a name; others are a number of days, such as 16d."""
 
@@ -54,6 +57,16 @@ class Period:
     def __contains__(self, day: dt.date) -> bool:
         """Whether a solar day lies in it."""
         return self.start <= day < self.end
+
+
+def one_day(day: dt.date) -> Period:
+    """The period of a solar day alone."""
+    return Period(day, day + _ONE_DAY)
+
+
+def days_since_epoch(day: dt.date) -> int:
+    """A date as CF stores it."""
+    return (day - EPOCH).days
 
 
 def parse_period(text: str) -> str:

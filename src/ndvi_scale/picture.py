@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
@@ -102,26 +102,39 @@ def _draw(figure: Figure, layers: xr.DataArray, attrs: dict[str, Any]) -> None:
         axis.set_axis_off()
     look = _look(layers)
     images = [_panel(axis, layers.isel(time=position), look) for position, axis in enumerate(axes[:count])]
-    counted = layers.name == "observations"
-    label, beyond = ("days with NDVI", "neither") if counted else ("NDVI", "min")
-    top.colorbar(images[-1], ax=axes, shrink=0.8, label=label, extend=beyond, pad=0.015)
+    top.colorbar(images[-1], ax=axes, shrink=0.8, label=look.label, extend=look.beyond, pad=0.015)
     crs = attrs.get("proj:code", "")
     title = f"{attrs.get('title', 'NDVI')}  ·  {crs or 'its own CRS'}"
     letters = int(figure.get_size_inches()[0] * 9)  # of 12 points, on an inch
     top.suptitle(textwrap.fill(title, letters), fontsize=12, fontweight="bold")
-    _course(bottom.subplots(), layers)
+    _course(bottom.subplots(), layers, look)
     foot.text(0.99, 0.5, attrs.get("attribution", ""), ha="right", va="center", fontsize=7, color="#777777")
 
 
-def _look(layers: xr.DataArray) -> dict[str, Any]:
-    """How layers are drawn: NDVI always alike, a count from 0 to its largest."""
+class _Look(NamedTuple):
+    """How a variable is drawn."""
+
+    image: dict[str, Any]
+    """Keywords of `imshow`."""
+    label: str
+    beyond: str
+    """Which end of the colours stands for what lies beyond it."""
+    course: str
+    """What the course over time is of."""
+    highest: float | None
+    """End of its axis."""
+
+
+def _look(layers: xr.DataArray) -> _Look:
+    """NDVI always alike, a count from 0 to its largest."""
     if layers.name != "observations":
-        return ndvi_colours()
+        return _Look(ndvi_colours(), "NDVI", "min", "NDVI of valid pixels", 1)
     from matplotlib import colormaps
 
     most = float(np.nanmax(layers.values, initial=1))
     scale = colormaps["viridis"].with_extremes(bad=_NOTHING)
-    return {"cmap": scale, "vmin": 0, "vmax": most, "interpolation": "nearest"}
+    image = {"cmap": scale, "vmin": 0, "vmax": most, "interpolation": "nearest"}
+    return _Look(image, "days with NDVI", "neither", "days with NDVI", None)
 
 
 def ndvi_colours() -> dict[str, Any]:
@@ -134,10 +147,10 @@ def ndvi_colours() -> dict[str, Any]:
     return {"cmap": scale, "vmin": low, "vmax": high, "interpolation": "nearest"}
 
 
-def _panel(axis: Axes, layer: xr.DataArray, look: dict[str, Any]) -> Any:
+def _panel(axis: Axes, layer: xr.DataArray, look: _Look) -> Any:
     valid = float(np.isfinite(layer.values).mean())
     axis.set_title(f"{layer.label.item()}   {valid:.0%} valid", fontsize=9)
-    return axis.imshow(layer.values, **look)
+    return axis.imshow(layer.values, **look.image)
 
 
 def _evenly_spaced(days: NDArray[np.datetime64]) -> NDArray[np.datetime64]:
@@ -146,7 +159,7 @@ def _evenly_spaced(days: NDArray[np.datetime64]) -> NDArray[np.datetime64]:
     return days[0] + np.unique(np.linspace(0, span, min(MOST_TICKS, span + 1)).round().astype(int))
 
 
-def _course(axis: Axes, layers: xr.DataArray) -> None:
+def _course(axis: Axes, layers: xr.DataArray, look: _Look) -> None:
     flat = layers.values.reshape(layers.sizes["time"], -1)
     seen = [values[np.isfinite(values)] for values in flat]
     shown = [i for i, values in enumerate(seen) if values.size]
@@ -154,10 +167,8 @@ def _course(axis: Axes, layers: xr.DataArray) -> None:
     quartiles = np.array([np.percentile(seen[i], [25, 50, 75]) for i in shown]).reshape(-1, 3)
     axis.fill_between(days, quartiles[:, 0], quartiles[:, 2], color="#86b549", alpha=0.3, linewidth=0)
     axis.plot(days, quartiles[:, 1], color="#3d8a3a", marker="o", markersize=4, linewidth=1.4)
-    counted = layers.name == "observations"
-    what = "days with NDVI" if counted else "NDVI of valid pixels"
-    axis.set_ylabel(f"{what}\nmedian and quartiles", fontsize=8)
-    axis.set_ylim(min(0.0, quartiles.min(initial=0.0)), None if counted else 1)
+    axis.set_ylabel(f"{look.course}\nmedian and quartiles", fontsize=8)
+    axis.set_ylim(min(0.0, quartiles.min(initial=0.0)), look.highest)
     axis.set_xticks(_evenly_spaced(layers.time.values.astype("datetime64[D]")))
     axis.tick_params(labelsize=8)
     axis.grid(visible=True, color="#dddddd", linewidth=0.6)

@@ -96,6 +96,11 @@ def source_strips(grid: GeoBox, window: Window, granule: GeoBox) -> list[Strip]:
     return found
 
 
+def has_margin(band: str, margin: int) -> bool:
+    """Whether windows of a band are read larger than is needed, and overlap: those of SCL, for mask filters."""
+    return band == "scl" and margin > 0
+
+
 def band_window(granule: Granule, band: str, native: Window, margin: int = 0) -> Window:
     """What is read of a band for a window of the granule's grid: whole pixels of the band's own.
 
@@ -103,7 +108,7 @@ def band_window(granule: Granule, band: str, native: Window, margin: int = 0) ->
     whatever window it is read in.
     """
     own = native.coarser(granule.spread[band])
-    if band != "scl" or not margin:
+    if not has_margin(band, margin):
         return own
     return own.grown(margin).overlap(Window(0, 0, *granule.scl.geobox.shape)) or own
 

@@ -6,7 +6,6 @@ Whatever comes later (compute, resume, retry) reads the plan and never searches 
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 import json
 from collections import defaultdict
@@ -28,11 +27,12 @@ from ndvi_scale.grid import (
 from ndvi_scale.interval import asked_days
 from ndvi_scale.lattice import Lattice, Region
 from ndvi_scale.overviews import with_overviews
-from ndvi_scale.periods import Period, period_index, periods_of
+from ndvi_scale.periods import one_day, period_index, periods_of
 from ndvi_scale.search import footprint
 from ndvi_scale.sentinel2 import solar_day
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import pystac
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
     from ndvi_scale.config import RunConfig
+    from ndvi_scale.periods import Period
 
 
 MOST_PERIODS: Final = 20_000
@@ -167,21 +168,29 @@ def build_plans(items: Iterable[pystac.Item], config: RunConfig) -> dict[str, Pl
     zones: dict[int, list[Granule]] = defaultdict(list)
     for granule in everything.chosen:
         zones[granule.epsg].append(granule)
-    parts: dict[str, Processings] = {}
     plans, empty = {}, None
     for epsg, granules in sorted(zones.items()):
-        name, dropped = zone_name(epsg), _dropped_with(granules, everything, first=not plans)
-        parts[name] = replace(everything, chosen=granules, dropped=dropped)
+        part = replace(everything, chosen=granules, dropped=_dropped_with(granules, everything, first=not plans))
         try:
-            plans[name] = _freeze(parts[name], zone_config(config, name))
+            plans[zone_name(epsg)] = _freeze(part, zone_config(config, zone_name(epsg)))
         except EmptySearchError as error:
             empty = error
     if empty is not None and not plans:
         raise empty
     if config.period is None:
         return plans
-    days = sorted({day for plan in plans.values() for day in plan.granule_days})
-    return {name: _freeze(parts[name], plan.config, days) for name, plan in plans.items()}
+    layers = _layers({day for plan in plans.values() for day in plan.granule_days}, config)
+    return {name: _in_layers(plan, layers) for name, plan in plans.items()}
+
+
+def _in_layers(plan: Plan, layers: tuple[Period, ...]) -> Plan:
+    """The same granules and objects in other layers."""
+    layer_of = [period_index(layers, day) for day in plan.granule_days]
+    rows: dict[Region, list[int]] = defaultdict(list)
+    for region, touching in plan.index.items():
+        for row in touching:
+            rows[Region(layer_of[row], region.iy, region.ix)].append(row)
+    return replace(plan, layers=layers, index=_in_order(rows))
 
 
 def _dropped_with(granules: Sequence[Granule], everything: Processings, *, first: bool) -> list[Dropped]:
@@ -216,8 +225,7 @@ def _acquisitions(items: Iterable[pystac.Item], config: RunConfig) -> Processing
     return replace(found, dropped=dropped + other_tiles + found.dropped)
 
 
-def _freeze(acquisitions: Processings, config: RunConfig, also: Sequence[dt.date] = ()) -> Plan:
-    """The plan of granules. `also`: days that periods hold, beside those of the granules."""
+def _freeze(acquisitions: Processings, config: RunConfig) -> Plan:
     granules, other_zones = choose_granules(acquisitions.chosen, config)
     lattice = build_lattice(granules, config)
     objects = _touched_objects(lattice, config)
@@ -226,7 +234,7 @@ def _freeze(acquisitions: Processings, config: RunConfig, also: Sequence[dt.date
     granules, outside = _within(granules, touched)
     spares = {g.id: acquisitions.spares[g.id] for g in granules if g.id in acquisitions.spares}
     days = [solar_day(granule.time, longitude) for granule in granules]
-    layers = _layers([*days, *also], config)
+    layers = _layers(days, config)
     index = _index(granules, touched, [period_index(layers, day) for day in days])
     if config.overviews:
         granules, spares = with_overviews(granules, spares, lattice)
@@ -308,7 +316,7 @@ def _layers(days: Iterable[dt.date], config: RunConfig) -> tuple[Period, ...]:
     """A layer a solar day that has granules; or a layer a period, none left out between the first and the last."""
     found = sorted(set(days))
     if config.period is None:
-        return tuple(Period(day, day + dt.timedelta(days=1)) for day in found)
+        return tuple(map(one_day, found))
     periods = periods_of(found, config.period, asked_days(config.datetime))
     if len(periods) > MOST_PERIODS:
         raise ConfigError(
@@ -325,4 +333,9 @@ def _index(
     for row, (granule, layer) in enumerate(zip(granules, layers, strict=True)):
         for iy, ix in touched[granule.red.geobox]:
             rows[Region(layer, iy, ix)].append(row)
-    return {region: tuple(rows[region]) for region in sorted(rows)}
+    return _in_order(rows)
+
+
+def _in_order(rows: Mapping[Region, list[int]]) -> dict[Region, tuple[int, ...]]:
+    """An index by region, its rows ascending."""
+    return {region: tuple(sorted(rows[region])) for region in sorted(rows)}

@@ -20,7 +20,7 @@ from ndvi_scale.config import RunConfig
 from ndvi_scale.errors import StoreError
 from ndvi_scale.granules import Asset, Dropped, Granule
 from ndvi_scale.lattice import Lattice, Region
-from ndvi_scale.periods import Period
+from ndvi_scale.periods import Period, one_day
 from ndvi_scale.plan import Plan
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def decode_plan(files: Mapping[str, bytes]) -> Plan:
 def _layers(head: Mapping[str, Any]) -> tuple[Period, ...]:
     starts = [dt.date.fromisoformat(day) for day in head["days"]]
     if "ends" not in head:
-        return tuple(Period(day, day + dt.timedelta(days=1)) for day in starts)
+        return tuple(map(one_day, starts))
     ends = [dt.date.fromisoformat(day) for day in head["ends"]]
     return tuple(Period(*pair) for pair in zip(starts, ends, strict=True))
 

@@ -15,6 +15,7 @@ from ndvi_scale.errors import ItemError, ReadError
 from ndvi_scale.granule import GranuleReading, GranuleWindow, granule_ndvi, prefetch_granule, start_granule
 from ndvi_scale.kernels import COUNTERS, FILL_CODE, MAX_DN, NODATA_DN
 from ndvi_scale.kernels.morphology import plain_classes
+from ndvi_scale.kernels.resample import repeated
 from ndvi_scale.kernels.tally import count_classes
 from ndvi_scale.lattice import centres_inside
 from ndvi_scale.readers import Reader, Traffic, one_ahead
@@ -66,8 +67,8 @@ class RegionRecord:
     seconds: float
     skipped: dict[str, str] = field(default_factory=dict)
     """Granule id → why it was left out (``on_error="skip"``), or which older processing stands in for it."""
-    days: dict[str, DayCounts] = field(default_factory=dict)
-    """Solar day (ISO) → what was seen of it, over the pixels in the AOI."""
+    days: dict[dt.date, DayCounts] = field(default_factory=dict)
+    """Solar day → what was seen of it, over the pixels in the AOI."""
     inside: int = 0
     """Pixels whose centre lies in the AOI."""
     checksums: dict[str, str] = field(default_factory=dict)
@@ -94,7 +95,7 @@ def compute_region(plan: Plan, region: Region, reader: Reader) -> tuple[dict[str
         if outside is not None:
             mosaic.layer[outside] = fill_of(mosaic.layer.dtype.name)
         reduction.add(day)
-        sums.days[day] = _count_day(mosaic, outside, sums.counters, scenes)
+        sums.days[day] = _count_day(mosaic, outside, scenes)
     data = reduction.result()
     record = RegionRecord(
         region=region,
@@ -103,7 +104,7 @@ def compute_region(plan: Plan, region: Region, reader: Reader) -> tuple[dict[str
         traffic=sums.traffic,
         seconds=time.perf_counter() - started,
         skipped=sums.skipped,
-        days={day.isoformat(): counts for day, counts in sums.days.items()},
+        days=sums.days,
         inside=plan.region_pixels(region) - (0 if outside is None else int(np.count_nonzero(outside))),
     )
     return data, record
@@ -132,25 +133,24 @@ def _mosaics(
     Those of which nothing can be read are left out.
     """
     for day, seen in groupby(_windows(plan, region, reader, sums.skipped), key=lambda found: found[0]):
-        mosaic, room = None, reduction.room()
+        mosaic, room = None, reduction.room
         for _, granule, window in seen:
             free = room if mosaic is None else None
-            ndvi, sums.counters[granule.id] = granule_ndvi(window, granule, plan.config, free)
+            ndvi, counts = granule_ndvi(window, granule, plan.config, free)
+            sums.counters[granule.id] = counts
             sums.traffic += window.traffic
-            mosaic = merged_into(mosaic, room, Part(window.place, ndvi, window.scl, granule.id))
+            mosaic = merged_into(mosaic, room, Part(window.place, ndvi, window.scl, counts["valid"]))
         if mosaic is not None:
             yield day, mosaic
 
 
-def _count_day(
-    mosaic: Mosaic, outside: NDArray[np.bool_] | None, counters: Mapping[str, Any], table: NDArray[np.uint8]
-) -> DayCounts:
+def _count_day(mosaic: Mosaic, outside: NDArray[np.bool_] | None, table: NDArray[np.uint8]) -> DayCounts:
     """Integers of one solar day, over the pixels in the AOI; `table` tells what classes are."""
     alone = mosaic.alone if outside is None else None
     if alone is not None:
         area = alone.ndvi.size // alone.scl.size
         observed, cloud, snow = (number * area for number in count_classes(alone.scl, table))
-        return DayCounts(observed, cloud, snow, counters[alone.granule]["valid"])
+        return DayCounts(observed, cloud, snow, alone.valid)
     classes = mosaic.classes()
     if outside is not None:
         classes[outside] = NO_DATA
@@ -162,7 +162,7 @@ def prefetch_region(plan: Plan, region: Region, reader: Reader) -> None:
     """Begin to read the first granule of a region that is soon to be computed, where the reader can."""
     window = plan.lattice.window(region.iy, region.ix)
     for granule in plan.granules_of(region)[:1]:
-        prefetch_granule(granule, plan.lattice.geobox, window, reader, plan.config.scene_mask.margin)
+        prefetch_granule(granule, plan.lattice.geobox, window, reader, plan.config.scene_mask)
 
 
 def _valid(data: Mapping[str, NDArray[Any]], days: Collection[DayCounts]) -> int:
@@ -211,15 +211,15 @@ def _windows(
     part, mask = plan.lattice.window(region.iy, region.ix), plan.config.scene_mask
 
     def start(granule: Granule) -> tuple[Granule, GranuleReading | None]:
-        return granule, start_granule(granule, plan.lattice.geobox, part, reader, mask.margin)
+        return granule, start_granule(granule, plan.lattice.geobox, part, reader, mask)
 
     def read(granule: Granule) -> GranuleWindow | None:
-        return _finished(start(granule)[1], mask)
+        return _finished(start(granule)[1])
 
     readings = one_ahead(map(start, plan.granules_of(region)))
     for day, (granule, reading) in zip(_days_of(plan, region), readings, strict=True):
         try:
-            found = [(granule, _finished(reading, mask))]
+            found = [(granule, _finished(reading))]
         except (ReadError, ItemError) as error:
             found, why = _from_spares(plan.spares.get(granule.id, ()), read, error)
             if not found and plan.config.on_error == "raise":
@@ -230,8 +230,8 @@ def _windows(
                 yield day, used, window
 
 
-def _finished(reading: GranuleReading | None, mask: SceneMask) -> GranuleWindow | None:
-    return reading and reading.finish(mask)
+def _finished(reading: GranuleReading | None) -> GranuleWindow | None:
+    return reading and reading.finish()
 
 
 def _from_spares(
@@ -262,7 +262,7 @@ def _harmonised(window: GranuleWindow, granule: Granule, mask: SceneMask) -> dic
     return {
         "red": _add_offset(window.red, granule.red.offset),
         "nir": _add_offset(window.nir, granule.nir.offset),
-        "scl": scl.repeat(factor, axis=0).repeat(factor, axis=1),
+        "scl": repeated(scl, factor),
     }
 
 

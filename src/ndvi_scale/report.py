@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -21,7 +21,8 @@ from ndvi_scale.search import item_cloud_cover
 from ndvi_scale.sentinel2 import SCL_CLASSES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    import datetime as dt
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import pystac
     from rich.console import Console
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from ndvi_scale.plan import Plan
     from ndvi_scale.region import RegionRecord
     from ndvi_scale.sources import Source
+
+T = TypeVar("T")
 
 _KILO: Final = 1000
 
@@ -59,13 +62,21 @@ def _grid(title: str) -> Table:
 
 def items_table(items: Sequence[pystac.Item]) -> Table:
     """One row an item, the first `MOST_ROWS`."""
-    table = Table(title=f"{len(items)} items", title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for name in ("item", "datetime", "tile", "cloud %", "baseline", "W,S,E,N"):
-        table.add_column(name, justify="right" if name == "cloud %" else "left", no_wrap=True)
-    for item in items[:MOST_ROWS]:
-        table.add_row(*_item_cells(item))
-    if len(items) > MOST_ROWS:
-        table.add_row(f"… and {len(items) - MOST_ROWS} more")
+    columns = {name: name == "cloud %" for name in ("item", "datetime", "tile", "cloud %", "baseline", "W,S,E,N")}
+    return _listing(f"{len(items)} items", columns, items, _item_cells)
+
+
+def _listing(
+    title: str, columns: Mapping[str, bool], rows: Sequence[T], cells: Callable[[T], Iterable[str]]
+) -> Table:
+    """The first `MOST_ROWS` rows, and how many more there are. `columns`: name → whether it is of numbers."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for name, numbers in columns.items():
+        table.add_column(name, justify="right" if numbers else "left", no_wrap=True)
+    for row in rows[:MOST_ROWS]:
+        table.add_row(*cells(row))
+    if len(rows) > MOST_ROWS:
+        table.add_row(f"… and {len(rows) - MOST_ROWS} more")
     return table
 
 
@@ -207,16 +218,13 @@ def conflict_lines(report: RunReport) -> list[str]:
 def days_table(report: RunReport) -> Table:
     """How much of the AOI each solar day shows, as percentages of its pixels, the first `MOST_ROWS`."""
     unseen = "" if report.done == report.regions else "; what is not done yet counts as not observed"
-    table = Table(
-        title=f"Days, % of the region{unseen}", title_justify="left", title_style="bold", box=None, pad_edge=False
-    )
-    for name in ("day", *DayCounts._fields):
-        table.add_column(name, justify="left" if name == "day" else "right", no_wrap=True)
-    for day, counts in list(report.days.items())[:MOST_ROWS]:
-        table.add_row(day.isoformat(), *(f"{100 * count / max(report.inside, 1):.1f}" for count in counts))
-    if len(report.days) > MOST_ROWS:
-        table.add_row(f"… and {len(report.days) - MOST_ROWS} more")
-    return table
+    columns = {name: name != "day" for name in ("day", *DayCounts._fields)}
+
+    def cells(row: tuple[dt.date, DayCounts]) -> list[str]:
+        day, counts = row
+        return [day.isoformat(), *(f"{100 * count / max(report.inside, 1):.1f}" for count in counts)]
+
+    return _listing(f"Days, % of the region{unseen}", columns, list(report.days.items()), cells)
 
 
 _JUDGED: Final = {"agrees": "pixels agree for", "conflict": "contradict for", "undecided": "tell nothing for"}
@@ -355,7 +363,7 @@ def report_json(report: RunReport) -> dict[str, Any]:
         "counters": report.counters,
         "skipped": report.skipped,
         "inside": report.inside,
-        "days": {day.isoformat(): counts._asdict() for day, counts in report.days.items()},
+        "days": report.named_days,
         "offset_guard": guard_json(report),
     }
 

@@ -7,7 +7,7 @@ of two, means rounded to whole DN with halves to even. So any cut of the output 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import numba
 import numpy as np
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     Bands = tuple[NDArray[np.uint16], NDArray[np.uint16], NDArray[np.uint8]]
     """Red and nir DN and classes, all of shape (h, w)."""
+
+T = TypeVar("T", bound=np.generic)
 
 NODE: Final = 64
 """Output pixels from one node of a warp to the next, along each axis; between them positions are bilinear. Over
@@ -32,6 +34,11 @@ STEPS: Final = 256
 
 _SHIFT: Final = (NODE * NODE * NODE_UNITS // STEPS).bit_length() - 1
 _HALF: Final = 1 << (_SHIFT - 1)
+
+
+def repeated(band: NDArray[T], factor: int) -> NDArray[T]:
+    """Each pixel of a band `factor` x `factor` times; the band itself where that is once."""
+    return band if factor == 1 else band.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def coarsen(bands: Bands, table: NDArray[np.uint8], factor: int) -> Bands:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ndvi_scale.sandbox.scene import CIRRUS, MEDIUM, SHADOW, SOIL, ground_classes, hashed, smooth
+from ndvi_scale.sandbox.scene import CIRRUS, MEDIUM, SHADOW, SOIL, ground_classes, hashed, quads, smooth
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ndvi_scale.sandbox.scene import Bools, Ints, Land, Sky, View, Window
+    from ndvi_scale.sandbox.scene import Bools, Land, Sky, View, Window
 
 RIM = 0.4  # opacity below which the rim of a cloud is missed: measured 2 to 3 cells of 20 m, by cover
 THIN = 0.2  # opacity below which cirrus may be missed: half of it
@@ -28,7 +28,7 @@ def mistaken_scl(land: Land, sky: Sky, view: View) -> NDArray[np.uint8]:
     """Scene classes on 20 m cells, like those of a view but wrong in places."""
     ground = land.window.halved()
     scl = np.where(_missed(ground, sky), ground_classes(land, view.clear_red, view.clear_nir), view.scl)
-    scl[(scl == SOIL) & (_cell_mean(view.clear_red) > BRIGHT) & _lone_cells(ground, sky.salt + 302)] = MEDIUM
+    scl[(scl == SOIL) & (quads(view.clear_red) > 4 * BRIGHT) & _lone_cells(ground, sky.salt + 302)] = MEDIUM
     return scl
 
 
@@ -50,9 +50,3 @@ def _lone_cells(ground: Window, salt: int) -> Bools:
     bits = hashed(ground.rows(), ground.cols() // 2, salt)
     eastern = (ground.cols() % 2 == 1)[None, :]
     return (bits >> 25 == 0) & ~(eastern & (bits & 1 == 1))
-
-
-def _cell_mean(fine: Ints) -> NDArray[np.float64]:
-    """10 m values as means of 20 m cells."""
-    height, width = fine.shape
-    return fine.reshape(height // 2, 2, width // 2, 2).mean(axis=(1, 3))

@@ -495,13 +495,14 @@ def _doubled(coarse: NDArray[T]) -> NDArray[T]:
     return np.repeat(np.repeat(coarse, 2, axis=0), 2, axis=1)
 
 
+def quads(values: NDArray[Any]) -> NDArray[np.int32]:
+    """Sums of the four 10 m cells of each 20 m cell."""
+    height, width = values.shape
+    return values.reshape(height // 2, 2, width // 2, 2).sum(axis=(1, 3), dtype=np.int32)
+
+
 def ground_classes(land: Land, red: Ints, nir: Ints) -> NDArray[np.uint8]:
     """SCL of clear ground from the four 10 m cells of each 20 m cell."""
-    height, width = land.kind.shape
-
-    def quads(values: NDArray[Any]) -> NDArray[np.int32]:
-        return values.reshape(height // 2, 2, width // 2, 2).sum(axis=(1, 3), dtype=np.int32)
-
     wet = quads(land.kind <= KIND["river"]) > 1
     green = quads(nir) > 2 * quads(red)  # NDVI above 1/3
     return np.where(wet, np.uint8(WATER), np.where(green, np.uint8(VEGETATION), np.uint8(SOIL)))
