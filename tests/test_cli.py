@@ -16,7 +16,7 @@ import xarray as xr
 import services
 from ndvi_scale import errors
 from ndvi_scale.cli import EXIT_CODES, cli, main
-from ndvi_scale.item_files import load_items
+from ndvi_scale.item_files import load_items, save_items
 from replay import replaying
 
 if TYPE_CHECKING:
@@ -47,6 +47,64 @@ def box(sandbox: Sandbox) -> str:
 def arguments(sandbox: Sandbox, tmp_path: Path) -> list[str]:
     catalog = ["--catalog", str(sandbox.catalog), "--bbox", box(sandbox)]
     return ["run", *catalog, "--chunk", "64", "--out", str(tmp_path / "ndvi.zarr")]
+
+
+@pytest.mark.slow
+def test_refresh_and_append(
+    sandbox: Sandbox, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = [*arguments, "--crs", "EPSG:32631"]
+    assert call(*run, "--append") == errors.StoreError.exit_code
+    assert "holds no run yet" in capsys.readouterr().err
+    assert call(*run, "--datetime", "2021-04-01/2021-04-20") == 0
+    capsys.readouterr()
+    assert call(*run, "--datetime", "2021-04-01/2021-05-31") == errors.PlanMismatchError.exit_code
+    assert "give --append to add the dates after the last, the same ones to resume" in capsys.readouterr().err
+    assert call(*run, "--datetime", "2021-04-01/2021-05-31", "--refresh") == errors.PlanMismatchError.exit_code
+    assert call(*run, "--datetime", "2021-04-01/2021-05-31", "--append", "--chunk", "128") == 8
+    assert call(*run, "--datetime", "2021-05-01/2021-05-31", "--append") == errors.PlanMismatchError.exit_code
+    capsys.readouterr()
+    assert call(*run, "--datetime", "2021-04-01/2021-05-31", "--append") == 0
+    told = capsys.readouterr().err
+    assert "New dates: 2021-05-05" in told
+    assert "0 to compute again" in told
+    assert "Resuming" in told
+    with xr.open_zarr(tmp_path / "ndvi.zarr") as cube:
+        assert cube.sizes["time"] == 3
+    assert call(*run, "--datetime", "2021-04-01/2021-05-31", "--refresh") == 0
+    assert "Nothing is to be changed." in capsys.readouterr().err
+    assert call(*run, "--datetime", "2021-04-01/2021-05-31") == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--append", "--overwrite"], "not --overwrite"),
+        (["--refresh", "--grid", "per-zone"], "not grid = per-zone"),
+        (["--rebuild-axis"], "--rebuild-axis alone changes nothing"),
+    ],
+)
+def test_what_does_not_go_with_refresh_is_told(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], more: list[str], told: str
+) -> None:
+    assert call(*arguments, *more) == errors.ConfigError.exit_code
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_refresh_with_other_saved_items(
+    sandbox: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    items = [item for item in load_items(sandbox.items) if "30TYP" not in item.id]
+    file = tmp_path / "items.json"
+    run = ["run", "--items", file, "--bbox", box(sandbox), "--out", tmp_path / "ndvi.zarr"]
+    save_items([item for item in items if item.id != "S2A_31TCJ_20210505_1_L2A"], str(file))
+    assert call(*run) == 0
+    save_items(items, str(file))
+    assert call(*run) == errors.PlanMismatchError.exit_code
+    assert "--refresh or --append to take up what is found now" in capsys.readouterr().err
+    assert call(*run, "--refresh") == 0
+    assert "Processed again: S2A_31TCJ_20210505_0_L2A" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", [[], ["run"], ["plan"], ["search"], ["demo"], ["sources"]])
@@ -651,3 +709,114 @@ def test_a_search_is_not_begun_where_it_cannot_be_saved(tmp_path: Path, capfd: p
     command = ["search", "--catalog", "http://127.0.0.1:9/none", "--save"]
     assert call(*command, tmp_path / "absent" / "x.parquet") == errors.StoreError.exit_code
     assert "does not exist" in capfd.readouterr().err
+
+
+def damaged(arguments: list[str]) -> Path:
+    """A finished output, one object of which is cut short."""
+    assert call(*arguments) == 0
+    output = Path(arguments[-1])
+    victim = next(path for path in sorted((output / "ndvi" / "c").rglob("*")) if path.is_file())
+    victim.write_bytes(victim.read_bytes()[:-9])
+    return output
+
+
+def test_verify_says_what_is_sound(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert call(*arguments) == 0
+    capfd.readouterr()
+    assert call("verify", arguments[-1], "--json") == 0
+    facts = json.loads(capfd.readouterr().out)
+    assert facts["sound"]
+    assert facts["checked"] > 0
+    assert not facts["missing"]
+
+
+def test_verify_finds_damage_and_repairs_it(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    output = damaged(arguments)
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
+    capfd.readouterr()
+    assert call("verify", str(output)) == errors.DamagedError.exit_code
+    told = capfd.readouterr().err
+    for word in ("1 are damaged", "it was cut short", "--repair"):
+        assert word in told
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("*")} == before
+    assert call("verify", str(output), "--repair") == 0
+    assert "1 now" in capfd.readouterr().err
+    assert call("verify", str(output)) == 0
+
+
+def test_break_lock_says_whose_run_it_was(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    from ndvi_scale import lease, open_store
+
+    assert call(*arguments) == 0
+    with lease.hold(open_store(arguments[-1])) as held:
+        assert call(*arguments) == errors.StoreError.exit_code
+        assert "--break-lock" in capfd.readouterr().err
+        assert call(*arguments, "--break-lock") == 0
+        assert f"Taken over from {held.holder.user}" in capfd.readouterr().err
+    assert call(*arguments, "--break-lock") == 0
+    assert "Nobody else" in capfd.readouterr().err
+
+
+def profiles_file(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "clusters.toml"
+    path.write_text(text)
+    return str(path)
+
+
+SLURM = '[hal]\nkind = "slurm"\nmemory = "8GiB"\naccount = "eo"\nwalltime = "02:00:00"\n'
+
+
+def test_clusters_are_listed_and_rendered(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    file = profiles_file(tmp_path, SLURM)
+    assert call("cluster", "list", "--cluster-file", file, "--json") == 0
+    assert set(json.loads(capfd.readouterr().out)) == {"local", "threads", "hal"}
+    assert call("cluster", "list", "--cluster-file", file) == 0
+    assert "hal" in capfd.readouterr().err
+    assert call("cluster", "render", "hal", "--cluster-file", file) == 0
+    assert "#SBATCH -A eo" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["cluster", "render", "hall"], "did you mean 'hal'?"),
+        (["cluster", "render", "local"], "submits no job"),
+        (["cluster", "list", "--cluster-file", "absent.toml"], "no such file"),
+    ],
+)
+def test_clusters_that_cannot_be(
+    command: list[str], told: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = [] if "--cluster-file" in command else ["--cluster-file", profiles_file(tmp_path, SLURM)]
+    assert call(*command, *file) == errors.ConfigError.exit_code
+    assert told in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_cluster_is_checked(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    file = profiles_file(tmp_path, '[two]\nkind = "local"\nworkers = 2\n')
+    out = tmp_path / "out" / "ndvi.zarr"
+    assert call("cluster", "check", "two", "--cluster-file", file, "--out", str(out), "--json") == 0
+    facts = json.loads(capfd.readouterr().out)
+    assert facts["ok"]
+    assert facts["workers"] == 2
+    assert len(facts["findings"]) >= 6
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+
+
+def test_threads_have_no_workers_to_check(capfd: pytest.CaptureFixture[str]) -> None:
+    assert call("cluster", "check", "threads") == errors.ConfigError.exit_code
+    assert "no workers to look at" in capfd.readouterr().err
+
+
+def test_a_profile_in_the_working_directory_counts_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.chdir(tmp_path)
+    profiles_file(tmp_path, SLURM)
+    assert call("cluster", "render", "hal") == errors.ConfigError.exit_code
+    (tmp_path / "config" / "ndvi-scale").mkdir(parents=True)
+    profiles_file(tmp_path / "config" / "ndvi-scale", SLURM)
+    assert call("cluster", "render", "hal") == 0
+    assert "#SBATCH" in capfd.readouterr().out

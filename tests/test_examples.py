@@ -35,10 +35,12 @@ def test_no_outputs_are_stored(path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
+@pytest.mark.parametrize("cluster", ["threads", "local"])
 @named
-def test_it_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("NDVI_SCALE_CATALOG", "NDVI_SCALE_BBOX", "NDVI_SCALE_DATETIME"):
+def test_it_runs(path: Path, cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NDVI_SCALE_CATALOG", "NDVI_SCALE_BBOX", "NDVI_SCALE_DATETIME", "NDVI_SCALE_OUT"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NDVI_SCALE_CLUSTER", cluster)
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = [output for cell in code_cells(notebook) for output in cell.outputs]

@@ -14,6 +14,8 @@ The map, top to bottom as the data goes: `search_items` finds items; `build_plan
 which of them onto which grid; `compute_region` computes one stored object from one plan, in plain numpy;
 `run_batch` does so for all of them into a store, `open_ndvi` for those that a dask graph asks for. Names below
 are imported when first used, so that importing the package costs nothing.
+
+Elsewhere than in threads: ``with open_cluster(find_spec("my-slurm", read_profiles())) as submit``.
 """
 
 from __future__ import annotations
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from ndvi_scale.aoi import Aoi, parse_bbox, read_aoi
     from ndvi_scale.batch import RunReport, run_batch, thread_pool
     from ndvi_scale.by_period import composite_by_period
+    from ndvi_scale.cluster.opening import open_cluster
+    from ndvi_scale.cluster.profiles import find_spec, read_profiles
+    from ndvi_scale.cluster.spec import ClusterSpec
     from ndvi_scale.config import RunConfig
     from ndvi_scale.errors import NdviScaleError
     from ndvi_scale.estimate import Estimate, estimate_plan
@@ -44,6 +49,7 @@ __version__ = version("ndvi-scale")
 
 _HOMES = {
     "Aoi": "aoi",
+    "ClusterSpec": "cluster.spec",
     "Estimate": "estimate",
     "NdviScaleError": "errors",
     "Plan": "plan",
@@ -56,16 +62,19 @@ _HOMES = {
     "compute_ndvi": "lazy",
     "compute_region": "region",
     "estimate_plan": "estimate",
+    "find_spec": "cluster.profiles",
     "load_bands": "lazy",
     "load_items": "item_files",
     "load_plan": "ledger",
     "make_sandbox": "sandbox",
+    "open_cluster": "cluster.opening",
     "open_cube": "lazy",
     "open_ndvi": "lazy",
     "open_reader": "readers",
     "open_store": "store",
     "parse_bbox": "aoi",
     "read_aoi": "aoi",
+    "read_profiles": "cluster.profiles",
     "run_batch": "batch",
     "save_items": "item_files",
     "search_items": "search",
@@ -75,6 +84,7 @@ _HOMES = {
 
 __all__ = [
     "Aoi",
+    "ClusterSpec",
     "Estimate",
     "NdviScaleError",
     "Plan",
@@ -88,16 +98,19 @@ __all__ = [
     "compute_ndvi",
     "compute_region",
     "estimate_plan",
+    "find_spec",
     "load_bands",
     "load_items",
     "load_plan",
     "make_sandbox",
+    "open_cluster",
     "open_cube",
     "open_ndvi",
     "open_reader",
     "open_store",
     "parse_bbox",
     "read_aoi",
+    "read_profiles",
     "run_batch",
     "save_items",
     "search_items",

@@ -8,28 +8,39 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from ndvi_scale.errors import ConfigError, IncompleteRunError, NdviScaleError, ReadError, StoreError
+from ndvi_scale.cluster_commands import cluster
+from ndvi_scale.errors import ConfigError, DamagedError, IncompleteRunError, NdviScaleError, ReadError, StoreError
+from ndvi_scale.options import (
+    cluster_options,
+    compute_options,
+    json_option,
+    region_options,
+    storage_option,
+    where_options,
+)
 from ndvi_scale.outside import printable
 from ndvi_scale.readers import DEFAULT_READER
+from ndvi_scale.terminal import open_console
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
     from rich.console import Console
 
-    from ndvi_scale.batch import RunReport
+    from ndvi_scale.batch import RunReport, Submit
     from ndvi_scale.config import RunConfig
     from ndvi_scale.estimate import Estimate
     from ndvi_scale.plan import Plan
     from ndvi_scale.readers import Reader
     from ndvi_scale.settings import Settings
     from ndvi_scale.store import Store
-
-Command = TypeVar("Command", bound=Callable[..., Any])
+    from ndvi_scale.verify import Verified
 
 EXIT_CODES: Final = """\b
 Exit codes:
@@ -44,68 +55,9 @@ Exit codes:
   8  the output was made with other parameters
   9  some regions failed; run again to take them up
   10  the pixels of an item contradict its offset (--strict)
+  11  the cluster does not come, does not fit the run, or is gone
+  12  an output is not what its run wrote (verify)
   130  stopped by Ctrl-C; run again to resume"""
-
-
-def _options(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
-    def apply(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return apply
-
-
-region_options = _options(
-    click.option("--catalog", metavar="NAME|URL|PATH", help="STAC catalog: a known name, an API or a file."),
-    click.option("--collection", metavar="ID|auto", help="If not the usual one; auto takes the better of several."),
-    click.option("--asset", "assets", multiple=True, metavar="BAND=KEY", help="Key of red, nir, scl; repeatable."),
-    click.option("--items", metavar="FILE", help="Items saved by `search --save`, in place of a catalog."),
-    click.option("--bbox", metavar="W,S,E,N", help="Region in degrees; W > E crosses the antimeridian."),
-    click.option("--aoi", metavar="FILE", help="Region as GeoJSON polygons, in place of --bbox."),
-    click.option("--tile", metavar="31TCJ,…", help="MGRS tiles to use alone; the region, if none is given."),
-    click.option("--datetime", metavar="A/B", help="STAC interval, such as 2023-04/2023-09 or 2023-06-01/.."),
-    click.option("--cloud-cover", type=float, metavar="PERCENT", help="Leave out items with more cloud."),
-    click.option("--search-cache", metavar="DIR", help="Keep a long search month by month, to resume it."),
-    click.option("--config", metavar="FILE", help="TOML file with any of these settings; flags win over it."),
-)
-compute_options = _options(
-    click.option(
-        "--mask",
-        metavar="NAME|CLASSES",
-        help="SCL classes to drop: default, clear-sky, land, snow-free, openeo, none, or 0,1,3.",
-    ),
-    click.option(
-        "--mask-filter", "mask_filters", metavar="NAME:RADIUS,…", help="Grow or shrink cloud: opening:2,dilation:5."
-    ),
-    click.option("--period", metavar="month|dekad|season|year|all|16d", help="Make one layer of the days of each."),
-    click.option("--reducer", metavar="median|mean|max|min|p90|count", help="How; the median, if not given."),
-    click.option("--out-of-range", metavar="mask|clip", help="What becomes of |NDVI| > 1."),
-    click.option("--offset", type=int, metavar="DN", help="BOA offset for every item, against its metadata."),
-    click.option("--crs", metavar="EPSG:N", help="CRS of the output: a UTM zone, or any in metres."),
-    click.option("--grid", metavar="single|per-zone", help="One grid, or a group of native pixels a UTM zone."),
-    click.option("--resolution", type=float, metavar="METRES", help="Pixel size: a multiple of the red band's."),
-    click.option("--overviews", is_flag=True, default=None, help="Make coarser pixels of the files' overviews."),
-    click.option("--chunk", type=int, metavar="PIXELS", help="Side of what is read at once; 2048 by default."),
-    click.option("--shard", type=int, metavar="PIXELS", help="Side of objects of several chunks; GDAL 3.13 on."),
-    click.option("--dtype", metavar="int16|float32", help="int16 codes (NDVI * 10000) or float32."),
-    click.option("--zarr-format", type=int, metavar="3|2", help="2 for older readers."),
-    click.option("--no-clip", is_flag=True, help="Keep pixels outside the region, up to its rectangle."),
-    click.option("--on-error", metavar="raise|skip", help="Leave out unusable items with a record, or stop."),
-)
-where_options = _options(
-    click.option("--workers", type=click.IntRange(1), metavar="N", help="Regions computed at once."),
-    click.option("--memory", metavar="SIZE", help="Memory limit, such as 4GB; 80 % of what is free by default."),
-    click.option("--reader", default=DEFAULT_READER, show_default=True, help="What reads the assets."),
-)
-storage_option = click.option(
-    "--storage-option",
-    "storage",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="For a bucket: endpoint, region, profile, account_name, …; repeatable.",
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program.")
 
 
 class _OneLine(logging.Formatter):
@@ -132,13 +84,21 @@ def cli(context: click.Context, verbose: bool, traceback: bool) -> None:
     context.obj = {"traceback": traceback}
 
 
+cli.add_command(cluster)
+
+
 @cli.command()
 @region_options
 @compute_options
 @where_options
+@cluster_options
 @storage_option
 @click.option("--out", metavar="URL", help="Output: a path, or a URL: s3://bucket/name.zarr, gs://…, az://…")
 @click.option("--overwrite", is_flag=True, help="Replace an output of an earlier run.")
+@click.option("--break-lock", is_flag=True, help="Take over from another driver, and say whose run it was.")
+@click.option("--refresh", is_flag=True, help="Search again; compute again where items have changed.")
+@click.option("--append", is_flag=True, help="Search again; add the dates after the last.")
+@click.option("--rebuild-axis", is_flag=True, help="With these: dates may move, and are computed again.")
 @click.option("--strict", is_flag=True, help="Stop when the pixels of an item contradict its offset.")
 @click.option("--png", metavar="FILE", help="Draw the result.")
 def run(**flags: Any) -> None:
@@ -147,17 +107,58 @@ def run(**flags: Any) -> None:
     from ndvi_scale.settings import settings_of
 
     settings = settings_of(flags)
+    plan = _renewed(settings, flags)
     if settings.config.grid == "per-zone":
         _run_zones(settings, flags)
         return
     store = settings.store()
-    plan = None
-    if flags["overwrite"]:
+    if plan is not None:
+        pass
+    elif flags["overwrite"]:
         output.check_ours(store)
     else:
         plan = output.begin(store, settings.config)
-    outcome = _run(plan or settings.build_plan(), store, flags, resumed=plan is not None)
+    with _computing(flags) as submit:
+        outcome = _run(plan or settings.build_plan(), store, flags, submit, resumed=plan is not None)
     _conclude(outcome, store, settings.config)
+
+
+@contextmanager
+def _computing(flags: Mapping[str, Any]) -> Iterator[Callable[[int | None], Submit]]:
+    """What gives a place to compute so many regions at once. A cluster is opened once, when first asked for."""
+    from ndvi_scale.batch import thread_pool
+    from ndvi_scale.cluster.opening import open_cluster
+    from ndvi_scale.cluster.profiles import spec_of_flags
+
+    spec = spec_of_flags(flags) if flags.get("cluster") else None
+    opened: dict[int | None, Submit] = {}
+    with ExitStack() as stack:
+
+        def submit(in_flight: int | None) -> Submit:
+            if in_flight not in opened:
+                opened[in_flight] = stack.enter_context(open_cluster(spec) if spec else thread_pool(in_flight))
+            return opened[in_flight]
+
+        yield submit
+
+
+def _renewed(settings: Settings, flags: Mapping[str, Any]) -> Plan | None:
+    """The plan that takes the place of the output's, where that is asked for."""
+    from ndvi_scale import refresh
+    from ndvi_scale.outside import as_markup
+
+    wish = refresh.Wish(*(flags[name] for name in ("refresh", "append", "rebuild_axis")))
+    if not wish:
+        return None
+    if flags["overwrite"] or settings.config.grid == "per-zone":
+        other = "--overwrite" if flags["overwrite"] else "grid = per-zone"
+        raise ConfigError(f"--refresh and --append take up one grid that is there, not {other}: leave one out")
+    console = open_console()
+    with console.status("searching"):
+        plan, changes = refresh.renew(settings.store(), settings.config, settings.build_plan, wish)
+    for line in refresh.lines(changes, wish):
+        console.print(as_markup(line), soft_wrap=True)
+    return plan
 
 
 def _run_zones(settings: Settings, flags: Mapping[str, Any]) -> None:
@@ -173,7 +174,7 @@ def _run_zones(settings: Settings, flags: Mapping[str, Any]) -> None:
     resumed = bool(plans)
     if not resumed:
         plans = settings.build_plans()
-        for plan in plans.values():
+        for plan in plans.values() if not flags.get("cluster") else ():
             _in_flight(plan, flags)
         if flags["overwrite"]:
             root.delete()  # last: whatever can be refused was refused before
@@ -181,9 +182,10 @@ def _run_zones(settings: Settings, flags: Mapping[str, Any]) -> None:
     write.create_root(root, plans)
     kept = {**flags, "overwrite": False}
     outcomes = {}
-    for name, plan in plans.items():
-        picture = _picture_of_zone(flags["png"], name)
-        outcomes[name] = _run(plan, settings.store(name), {**kept, "png": picture}, resumed=resumed)
+    with _computing(flags) as submit:
+        for name, plan in plans.items():
+            told = {**kept, "png": _picture_of_zone(flags["png"], name)}
+            outcomes[name] = _run(plan, settings.store(name), told, submit, resumed=resumed)
     for name, outcome in outcomes.items():
         _conclude(outcome, settings.store(name), settings.config)
 
@@ -192,29 +194,31 @@ def _picture_of_zone(path: str | None, name: str) -> str | None:
     return str(Path(path).with_stem(f"{Path(path).stem}-{name}")) if path and name else path
 
 
-def _run(plan: Plan, store: Store, flags: Mapping[str, Any], *, resumed: bool) -> RunReport:
+def _run(
+    plan: Plan, store: Store, flags: Mapping[str, Any], submit: Callable[[int | None], Submit], *, resumed: bool
+) -> RunReport:
     from ndvi_scale import batch, report
     from ndvi_scale.outside import as_markup
     from ndvi_scale.readers import open_reader
 
-    console = _console()
+    console = open_console()
     reader = open_reader(flags["reader"])
-    in_flight = _in_flight(plan, flags)
+    in_flight = None if flags.get("cluster") else _in_flight(plan, flags)
     estimate = None if resumed else _estimate(plan, reader)
     if flags.get("overwrite"):
         store.delete()  # last: whatever can be refused was refused before
     console.print(report.plan_table(plan, estimate, in_flight))
+    if flags.get("break_lock"):
+        _break_lock(store, console)
     already = batch.read_report(plan, store).done if resumed else 0
     if resumed:
         console.print(f"Resuming {as_markup(store.url)}: {already} of {len(plan.index)} regions are done.")
-    with (
-        report.progress(console, len(plan.index), already) as advance,
-        batch.thread_pool(in_flight) as submit,
-    ):
+    place = submit(in_flight)
+    with report.progress(console, len(plan.index), already) as advance:
         outcome = batch.run_batch(
             plan,
             store,
-            submit,
+            place,
             reader=reader,
             in_flight=in_flight,
             on_done=lambda record: advance(record, plan.region_pixels(record.region)),
@@ -225,6 +229,15 @@ def _run(plan: Plan, store: Store, flags: Mapping[str, Any], *, resumed: bool) -
     if flags.get("png"):
         _draw(store, flags["png"], console)
     return outcome
+
+
+def _break_lock(store: Store, console: Console) -> None:
+    from ndvi_scale import lease
+    from ndvi_scale.outside import as_markup
+
+    before = lease.take_over(store)
+    told = f"Taken over from {before}." if before else "Nobody else is writing here."
+    console.print(as_markup(told), soft_wrap=True)
 
 
 def _estimate(plan: Plan, reader: Reader) -> Estimate | None:
@@ -261,7 +274,7 @@ def _conclude(outcome: RunReport, store: Store, config: RunConfig) -> None:
     # Opening a bucket by URL would need another library; our own store object opens both.
     opened = f'"{store.url}"' if "://" not in store.url else f'open_store("{store.url}").zarr(read_only=True)'
     told = as_markup(f'{store.url}   xarray.open_zarr({opened})["{outputs(config)[0].name}"]')
-    _console().print(f"[bold green]Done.[/] {told}", soft_wrap=True)
+    open_console().print(f"[bold green]Done.[/] {told}", soft_wrap=True)
 
 
 def _draw(store: Store, path: str, console: Console) -> None:
@@ -305,7 +318,7 @@ def _show_plans(plans: Mapping[str, Plan], flags: Mapping[str, Any]) -> None:
     from ndvi_scale import report
     from ndvi_scale.readers import open_reader
 
-    console, facts = _console(), {}
+    console, facts = open_console(), {}
     for name, plan in plans.items():
         estimate = _estimate(plan, open_reader(flags["reader"]))
         facts[name] = report.plan_json(plan, estimate)
@@ -338,7 +351,7 @@ def search(**flags: Any) -> None:
         # As `--save` keeps them: what is printed ends in files and logs, too.
         click.echo(json.dumps([unsigned_fields(item.to_dict(include_self_link=False)) for item in found]))
     else:
-        _console().print(report.items_table(found))
+        open_console().print(report.items_table(found))
 
 
 @cli.command()
@@ -353,7 +366,7 @@ def sources(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({name: {**asdict(one), "account": one.account} for name, one in SOURCES.items()}))
     else:
-        _console().print(report.sources_table(SOURCES))
+        open_console().print(report.sources_table(SOURCES))
 
 
 @cli.command()
@@ -365,9 +378,9 @@ def status(url: str, storage: tuple[str, ...], days: bool, as_json: bool) -> Non
     """Show how far a run has come, from its ledger."""
     from ndvi_scale import batch, report
     from ndvi_scale.outside import as_markup
-    from ndvi_scale.write import read_attributes
+    from ndvi_scale.write import is_complete
 
-    console, facts = _console(), {}
+    console, facts = open_console(), {}
     for name, (store, plan) in _existing_runs(url, storage).items():
         outcome = batch.read_report(plan, store)
         facts[name] = report.report_json(outcome)
@@ -379,10 +392,58 @@ def status(url: str, storage: tuple[str, ...], days: bool, as_json: bool) -> Non
         if days:
             console.print(report.days_table(outcome))
         _warn(outcome, console)
-        complete = (read_attributes(store) or {}).get("status") == "complete"
+        complete = is_complete(store, plan)
         console.print("[green]complete[/]" if complete else "[yellow]incomplete[/]: the same `run` takes it up")
     if as_json:
         click.echo(json.dumps(facts.get("", facts), indent=1))
+
+
+@cli.command()
+@click.argument("url")
+@click.option("--repair", is_flag=True, help="Compute what is damaged or missing again, and look once more.")
+@where_options
+@cluster_options
+@storage_option
+@json_option
+def verify(url: str, **flags: Any) -> None:
+    """Read an output again and compare every region with what its run wrote."""
+    from ndvi_scale import report
+
+    facts, unsound = {}, []
+    with _computing(flags) as submit:
+        for name, (store, plan) in _existing_runs(url, flags["storage"]).items():
+            found = _verified(plan, store, flags, submit)
+            facts[name] = report.verified_json(found)
+            if not found.sound:
+                unsound.append(f"{store.url}: {found}")
+    if flags["as_json"]:
+        click.echo(json.dumps(facts.get("", facts), indent=1))
+    if unsound:
+        remedy = "see why they cannot be computed" if flags["repair"] else "--repair computes them again"
+        raise DamagedError(f"{'; '.join(unsound)}: {remedy}")
+
+
+def _verified(
+    plan: Plan, store: Store, flags: Mapping[str, Any], submit: Callable[[int | None], Submit]
+) -> Verified:
+    from ndvi_scale import ledger, report
+
+    console = open_console()
+    found = _examined(plan, store, console)
+    if flags["repair"] and not found.sound:
+        ledger.forget(store, plan.id, found.damaged)
+        _run(plan, store, flags, submit, resumed=True)
+        found = _examined(plan, store, console)
+    console.print(report.verified_table(found))
+    return found
+
+
+def _examined(plan: Plan, store: Store, console: Console) -> Verified:
+    from ndvi_scale.report import counting
+    from ndvi_scale.verify import verify
+
+    with counting(console, len(plan.index)) as advance:
+        return verify(plan, store, on_done=advance)
 
 
 @cli.command()
@@ -395,7 +456,7 @@ def info(url: str, storage: tuple[str, ...], digest: bool, png: str | None, as_j
     """Describe an output: grid, days, items, offsets, size."""
     from ndvi_scale import report
 
-    console, facts = _console(), {}
+    console, facts = open_console(), {}
     for name, (store, plan) in _existing_runs(url, storage).items():
         facts[name] = _facts(store, plan, digest=digest)
         if not as_json:
@@ -450,7 +511,7 @@ def doctor(item: str, item_id: str | None, **flags: Any) -> None:
         click.echo(json.dumps(asdict(found), indent=1))
     else:
         for table in report.doctor_tables(found):
-            _console().print(table)
+            open_console().print(table)
     if found.sample is None:
         raise ReadError(found.unreadable, item_id=found.item_id, asset="")
 
@@ -467,7 +528,7 @@ def sandbox(directory: Path, size: int, full: bool, **how: Any) -> None:
     from ndvi_scale.outside import as_markup
     from ndvi_scale.sandbox import make_sandbox
 
-    console = _console()
+    console = open_console()
     with console.status("making a sandbox") as spinner:
         made = make_sandbox(directory, size=10980 if full else size, on_progress=spinner.update, **how)
     west, south, east, north = made.bbox
@@ -489,7 +550,7 @@ def demo(directory: Path, size: int, **flags: Any) -> None:
     from ndvi_scale.sandbox import make_sandbox
     from ndvi_scale.settings import Settings
 
-    console = _console()
+    console = open_console()
     with console.status("making a sandbox") as spinner:
         made = make_sandbox(directory / "sandbox", size=size, on_progress=spinner.update)
     values = {
@@ -503,7 +564,9 @@ def demo(directory: Path, size: int, **flags: Any) -> None:
     plan = output.begin(store, settings.config)
     resumed = plan is not None
     flags["png"] = str(directory / "ndvi.png")
-    _conclude(_run(plan or settings.build_plan(), store, flags, resumed=resumed), store, settings.config)
+    with _computing(flags) as submit:
+        outcome = _run(plan or settings.build_plan(), store, flags, submit, resumed=resumed)
+    _conclude(outcome, store, settings.config)
     console.print(check_truth(store, made), soft_wrap=True)
 
 
@@ -533,13 +596,6 @@ def _in_flight(plan: Plan, flags: Mapping[str, Any]) -> int:
 
     limit = parse_size(flags["memory"]) if flags["memory"] else None
     return regions_in_flight(plan, flags["workers"], limit, flags["reader"])
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    # Not a terminal: do not fold what a log or a pipe could take whole.
-    return Console(stderr=True) if sys.stderr.isatty() else Console(stderr=True, width=160)
 
 
 def main() -> None:

@@ -54,6 +54,12 @@ class ItemError(NdviScaleError):
         self.asset = asset
 
 
+class ClusterError(NdviScaleError):
+    """A cluster does not come, is not fit for the run, or is gone."""
+
+    exit_code = 11
+
+
 class ReadError(NdviScaleError):
     """An asset cannot be read: absent, truncated, or not what its item says."""
 
@@ -72,6 +78,12 @@ class StoreError(NdviScaleError):
     """An output location is unknown, not writable, or holds something that is not ours."""
 
     exit_code = 7
+
+
+class DamagedError(StoreError):
+    """An output is not what its run wrote."""
+
+    exit_code = 12
 
 
 class PlanMismatchError(StoreError):

@@ -28,11 +28,13 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ndvi_scale.batch import RunReport
+    from ndvi_scale.cluster.check import Checked
     from ndvi_scale.doctor import Diagnosis, Sample
     from ndvi_scale.estimate import Estimate
     from ndvi_scale.plan import Plan
     from ndvi_scale.region import RegionRecord
     from ndvi_scale.sources import Source
+    from ndvi_scale.verify import Verified
 
 T = TypeVar("T")
 
@@ -114,8 +116,8 @@ def sources_table(sources: Mapping[str, Source]) -> Table:
     return table
 
 
-def plan_table(plan: Plan, estimate: Estimate | None, in_flight: int) -> Table:
-    """What a plan will do and cost."""
+def plan_table(plan: Plan, estimate: Estimate | None, in_flight: int | None) -> Table:
+    """What a plan will do and cost, with so many regions in flight here, or on a cluster (None)."""
     _, height, width = plan.shape
     geobox = plan.lattice.geobox
     table = _grid("Plan")
@@ -140,7 +142,8 @@ def plan_table(plan: Plan, estimate: Estimate | None, in_flight: int) -> Table:
     if estimate is not None:
         table.add_row("to read", f"{size(estimate.traffic.bytes)} in {estimate.traffic.requests} requests")
         table.add_row("output", f"{size(estimate.output_bytes)} before compression")
-        table.add_row("memory", f"at most {size(estimate.memory(in_flight))} for {in_flight} regions in flight")
+        where = f"for {in_flight} regions in flight" if in_flight else "for a worker of one thread"
+        table.add_row("memory", f"at most {size(estimate.memory(in_flight or 1))} {where}")
     return table
 
 
@@ -277,6 +280,57 @@ def _decision_table(found: Diagnosis) -> Table:
         medians = ", ".join(f"{value:.3f} with {offset} DN" for offset, value in sample.median_ndvi.items())
         table.add_row("NDVI", f"median over SCL 4 and 5: {medians or 'no such pixel'}")
     return table
+
+
+def clusters_table(profiles: Mapping[str, Mapping[str, Any]], file: str) -> Table:
+    """Profiles of clusters, and where they are from."""
+    table = Table(title=f"Clusters (profiles of your own: {as_markup(file)})", title_justify="left", box=None)
+    for name in ("name", "kind", "settings"):
+        table.add_column(name, overflow="fold")
+    for name, settings in profiles.items():
+        told = ", ".join(f"{key} = {value}" for key, value in settings.items() if key != "kind")
+        table.add_row(as_markup(name), as_markup(str(settings.get("kind", "local"))), as_markup(told))
+    return table
+
+
+def checked_table(found: Checked) -> Table:
+    """What was looked at on a cluster, what was found, and what to do about it."""
+    table = Table(title=f"{found.workers} workers", title_justify="left", box=None)
+    for name in ("", "looked at", "found", "remedy"):
+        table.add_column(name, overflow="fold")
+    for one in found.findings:
+        mark = "[green]ok[/]" if one.ok else "[bold red]wrong[/]"
+        table.add_row(mark, as_markup(one.what), as_markup(one.value), as_markup(one.remedy))
+    return table
+
+
+@contextmanager
+def counting(console: Console, total: int) -> Iterator[Callable[[Any], None]]:
+    """A bar with regions; yields what to call with each."""
+    columns = (BarColumn(bar_width=30), TextColumn("{task.completed}/{task.total} regions"), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda _: bar.update(task, advance=1)
+
+
+def verified_table(found: Verified) -> Table:
+    """What a verification found."""
+    table = _grid("Verified")
+    table.add_row("regions", f"{found.checked - len(found.damaged)} of {found.checked + len(found.missing)} sound")
+    table.add_row("not done", str(len(found.missing)))
+    for region, why in list(found.damaged.items())[:MOST_ROWS]:
+        table.add_row(f"damaged {tuple(region)}", as_markup(why))
+    return table
+
+
+def verified_json(found: Verified) -> dict[str, Any]:
+    """The same for programs."""
+    return {
+        "sound": found.sound,
+        "checked": found.checked,
+        "damaged": [{"region": list(region), "why": why} for region, why in found.damaged.items()],
+        "missing": [list(region) for region in found.missing],
+    }
 
 
 @contextmanager

@@ -6,6 +6,7 @@ thing. A service's own prefix (``aws_``, ``google_``, ``azure_storage_``) may st
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -30,6 +31,12 @@ class Option:
     client: bool = False
     """Of the connection, not of the service: a store that has one of these among the service's works, but
     cannot be pickled (obstore#755)."""
+    secret: bool = False
+    """Never sent to another process, which finds its own in its environment."""
+
+
+def _secret(name: str, *aliases: str, client: bool = False) -> Option:
+    return Option(name, aliases, client=client, secret=True)
 
 
 def _flag(name: str, *aliases: str, client: bool = False) -> Option:
@@ -57,7 +64,22 @@ class Service:
     """Environment variables that stand for that option."""
     remedy: str
     """Where credentials come from, in words."""
+    elsewhere: str
+    """How another process is given them, in words."""
     options: tuple[Option, ...]
+    place_variables: tuple[tuple[str, str], ...] = ()
+    """Other options that say where it is, each with an environment variable that stands for it."""
+
+    def placed(self) -> dict[str, str]:
+        """Options by which this environment says where its servers are, but for one that holds a password."""
+        patterns = {option.name: option.pattern for option in self.options}
+        return {
+            name: value
+            for name, variable in reversed(
+                [*self.place_variables, *((self.endpoint, v) for v in self.endpoint_variables)]
+            )
+            if (value := os.environ.get(variable)) and re.fullmatch(patterns[name], value)
+        }
 
     def all_options(self) -> tuple[Option, ...]:
         """Its own options and those of any connection."""
@@ -69,7 +91,7 @@ CONNECTION: Final = (
     _flag("allow_invalid_certificates", client=True),
     _duration("connect_timeout"),
     _duration("timeout"),
-    Option("proxy_url", client=True),
+    _secret("proxy_url", client=True),  # may hold a password
     Option("user_agent", client=True),
 )
 """Options of any connection."""
@@ -86,12 +108,16 @@ SERVICES: Final[dict[str, Service]] = {
             "the endpoint and region, and the keys (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, --storage-option "
             "access_key_id=… and secret_access_key=…, or profile=NAME; skip_signature=true where none are needed)"
         ),
+        elsewhere=(
+            "give AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the workers' environment, or profile=NAME of "
+            "AWS's files, which the workers have too"
+        ),
         options=(
             Option("endpoint", ("endpoint_url",), *_ADDRESS),
             Option("region", ("region_name", "default_region")),
-            Option("access_key_id", ("access_key", "key")),
-            Option("secret_access_key", ("secret_key", "secret")),
-            Option("session_token", ("token",)),
+            _secret("access_key_id", "access_key", "key"),
+            _secret("secret_access_key", "secret_key", "secret"),
+            _secret("session_token", "token"),
             Option("profile", ("profile_name",)),
             _ANONYMOUS,
             _flag("virtual_hosted_style_request"),
@@ -102,7 +128,7 @@ SERVICES: Final[dict[str, Service]] = {
             Option("server_side_encryption"),
             Option("sse_kms_key_id"),
             _flag("sse_bucket_key_enabled"),
-            Option("sse_customer_key_base64"),
+            _secret("sse_customer_key_base64"),
             _flag("s3_express"),
             Option("role_arn"),
             Option("role_session_name"),
@@ -111,6 +137,7 @@ SERVICES: Final[dict[str, Service]] = {
             Option("metadata_endpoint", (), *_ADDRESS),
             _flag("imdsv1_fallback"),
         ),
+        place_variables=(("region", "AWS_REGION"), ("region", "AWS_DEFAULT_REGION")),
     ),
     "gs": Service(
         place="bucket",
@@ -121,12 +148,16 @@ SERVICES: Final[dict[str, Service]] = {
             "the credentials (GOOGLE_APPLICATION_CREDENTIALS, `gcloud auth application-default login`, or "
             "--storage-option service_account=FILE; skip_signature=true where none are needed)"
         ),
+        elsewhere=(
+            "give GOOGLE_APPLICATION_CREDENTIALS in the workers' environment, or service_account=FILE, a file that "
+            "the workers have too"
+        ),
         options=(
             Option("base_url", ("endpoint", "endpoint_url"), *_ADDRESS),
             Option("service_account", ("service_account_path", "credentials_file")),
-            Option("service_account_key", ("credentials_json",)),
+            _secret("service_account_key", "credentials_json"),
             Option("application_credentials", ("application_default_credentials",)),
-            Option("bearer_token", ("token",)),
+            _secret("bearer_token", "token"),
             _ANONYMOUS,
         ),
     ),
@@ -140,13 +171,17 @@ SERVICES: Final[dict[str, Service]] = {
             "(AZURE_STORAGE_SAS_TOKEN) or identity, or --storage-option account_name=…, account_key=…, sas_key=…; "
             "skip_signature=true where none are needed"
         ),
+        elsewhere=(
+            "give AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN in the workers' environment, or use their "
+            "identity"
+        ),
         options=(
             Option("account_name", ("account",)),
-            Option("account_key", ("access_key", "master_key", "key")),
-            Option("sas_key", ("sas_token", "sas")),
-            Option("token", ("bearer_token",)),
+            _secret("account_key", "access_key", "master_key", "key"),
+            _secret("sas_key", "sas_token", "sas"),
+            _secret("token", "bearer_token"),
             Option("client_id"),
-            Option("client_secret"),
+            _secret("client_secret"),
             Option("tenant_id", ("authority_id",)),
             Option("authority_host", (), *_ADDRESS),
             Option("federated_token_file"),
@@ -157,13 +192,18 @@ SERVICES: Final[dict[str, Service]] = {
             _flag("use_azure_cli"),
             _flag("use_emulator"),
             _flag("use_fabric_endpoint"),
-            Option("encryption_key"),
+            _secret("encryption_key"),
             Option("endpoint", ("endpoint_url",), *_ADDRESS),
             _ANONYMOUS,
         ),
+        place_variables=(("account_name", "AZURE_STORAGE_ACCOUNT_NAME"),),
     ),
 }
 """Scheme → service."""
+
+_SECRETS: Final = {
+    option.name for service in SERVICES.values() for option in service.all_options() if option.secret
+}
 
 
 @dataclass(frozen=True, repr=False)
@@ -174,6 +214,12 @@ class Settings:
     """Of the service, by obstore's names."""
     client: dict[str, str]
     """Of the connection."""
+    secrets: tuple[str, ...] = ()
+    """Those of both that are secret, as they were given."""
+
+    def plain(self) -> dict[str, str]:
+        """Those that are no secret."""
+        return {name: value for name, value in (self.config | self.client).items() if name not in _SECRETS}
 
     def __repr__(self) -> str:
         return f"Settings({', '.join(sorted(self.config | self.client))})"
@@ -192,6 +238,7 @@ def read_options(service: Service, url: str, options: Mapping[str, str]) -> Sett
     return Settings(
         config={option.name: value for option, (_, value) in found.items() if not option.client},
         client={option.name: value for option, (_, value) in found.items() if option.client},
+        secrets=tuple(key for option, (key, _) in found.items() if option.secret),
     )
 
 

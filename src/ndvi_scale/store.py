@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import re
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
@@ -28,7 +29,7 @@ from ndvi_scale.places import Folder, Memory, Place, Prefix, brief, lacks_bucket
 from ndvi_scale.storage_options import SERVICES, Service, Settings, read_options
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from urllib.parse import SplitResult
 
     from zarr.storage import ObjectStore as ZarrStore
@@ -46,14 +47,49 @@ NO_OAUTH: Final = json.dumps({"private_key": "", "private_key_id": "", "client_e
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What a store of a service was opened with, but for secrets: enough to open it where these are known too."""
+
+    url: str
+    options: dict[str, str]
+    group: str
+    secrets: tuple[str, ...] = ()
+    """Names of the options given that are secret."""
+    elsewhere: str = ""
+    """How another process is given them instead."""
+
+
+@dataclass(frozen=True)
 class Store:
-    """An output location. Nothing is created before the first write; may be pickled and sent to workers."""
+    """An output location. Nothing is created before the first write.
+
+    It may be sent to another process, which opens it anew: keys do not go along, it takes those of its own
+    environment.
+    """
 
     url: str
     data: Place
     """The Zarr group's objects."""
     state: Place
     """The run's own objects."""
+    origin: Origin | None = field(default=None, repr=False, compare=False)
+    """How a service's is opened anew; None where there is nothing secret about it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Raises StoreError where secret options were given: what is sent may lie in a scheduler, or in a file."""
+        if self.origin is None:
+            return Store, (self.url, self.data, self.state)
+        origin = self.origin
+        if origin.secrets:
+            raise StoreError(
+                f"storage option {origin.secrets[0]!r} of {self.url} is secret, and nothing secret is sent to "
+                f"another process: leave it out and {origin.elsewhere}"
+            )
+        return _opened_anew, (origin.url, origin.options, origin.group)
+
+    def require_sendable(self) -> None:
+        """Make sure that other processes can use it. Raises StoreError."""
+        pickle.dumps(self)
 
     def zarr(self, *, read_only: bool = False) -> ZarrStore:
         """The group's store as zarr-python wants it."""
@@ -77,8 +113,20 @@ class Store:
 
     def get_state(self, name: str) -> bytes | None:
         """One object of the run's state, or None if absent. Raises StoreError."""
+        return self._get(self.state, name)
+
+    def get_data(self, name: str) -> bytes | None:
+        """One object under the group's URL, or None if absent. Raises StoreError."""
+        return self._get(self.data, name)
+
+    def put_data(self, name: str, data: bytes) -> None:
+        """Write one object under the group's URL. Raises StoreError."""
+        with self.reporting("written"):
+            obstore.put(self.data.created(), name, data)
+
+    def _get(self, place: Place, name: str) -> bytes | None:
         with self.reporting("read"):
-            root = self.state.existing()
+            root = place.existing()
             try:
                 return None if root is None else bytes(obstore.get(root, name).bytes())
             except FileNotFoundError as error:
@@ -99,14 +147,25 @@ class Store:
         sizes = [entry["size"] for entry in self._entries(self.data)]
         return len(sizes), sum(sizes)
 
+    def delete_state(self, names: Sequence[str]) -> None:
+        """Delete objects of the run's state that are there. Raises StoreError."""
+        self._delete(self.state, names)
+
+    def delete_data(self, names: Sequence[str]) -> None:
+        """Delete objects under the group's URL that are there. Raises StoreError."""
+        self._delete(self.data, names)
+
+    def _delete(self, place: Place, names: Sequence[str]) -> None:
+        with self.reporting("deleted"):
+            root = place.existing()
+            if root is not None and names:
+                obstore.delete(root, names)
+
     def delete(self) -> None:
         """Delete both prefixes whole; the caller has made sure that they are ours. Raises StoreError."""
         with self.reporting("deleted"):
             for root in (self.data, self.state):
-                store = root.existing()
-                names = self._names(root)
-                if store is not None and names:
-                    obstore.delete(store, names)
+                self._delete(root, self._names(root))
                 root.clean()
 
     def _names(self, root: Place, prefix: str = "") -> list[str]:
@@ -159,13 +218,18 @@ def open_store(url: str | os.PathLike[str], options: Mapping[str, str] | None = 
         return _memory(parts, options or {}, below)
     service = ALIASES.get(parts.scheme, parts.scheme)
     if service in CLOUD:
-        return _cloud(service, _checked(parts), options or {}, below)
+        return _cloud(service, _checked(parts), options or {}, group)
     near = get_close_matches(parts.scheme, SCHEMES, n=1, cutoff=0.5)
     hint = f" (did you mean {near[0]}?)" if near else ""
     raise StoreError(
         f"unknown store scheme {parts.scheme!r} in {_shown(parts)}: give a path, or a URL with one of "
         f"{', '.join(SCHEMES)}{hint}"
     )
+
+
+def _opened_anew(url: str, options: dict[str, str], group: str) -> Store:
+    """A store that comes from another process."""
+    return open_store(url, options, group=group)
 
 
 def _shown(parts: SplitResult) -> str:
@@ -213,14 +277,19 @@ def _checked(parts: SplitResult) -> SplitResult:
     return parts
 
 
-def _cloud(name: str, parts: SplitResult, options: Mapping[str, str], below: str) -> Store:
+def _cloud(name: str, parts: SplitResult, options: Mapping[str, str], group: str) -> Store:
+    below = f"/{group}" if group else ""
     service, prefix = SERVICES[name], parts.path.strip("/")
     place, account = _place_and_account(parts)
     url = f"{parts.scheme}://{parts.netloc}/{prefix}"
     settings = read_options(service, url, options)
     if account:
         settings.config.setdefault("account_name", account)
+    given = settings.plain()
     _complete(name, url, settings)
+    # Where it is goes along: another process's environment might name another server, whose bucket is not ours.
+    options = service.placed() | given | settings.plain()
+    origin = Origin(url, options, group, settings.secrets, service.elsewhere)
     _allow_plain_http(service, settings)
     try:
         stores = [
@@ -237,7 +306,7 @@ def _cloud(name: str, parts: SplitResult, options: Mapping[str, str], below: str
         # What stands in quotes may come from a key file.
         why = re.sub(r"\"[^\"]*\"|`[^`]*`", "…", brief(error))
         raise StoreError(f"{url} cannot be opened with these settings: {why}; check {service.remedy}") from None
-    return Store(url + below, Prefix(stores[0]), Prefix(stores[1]))
+    return Store(url + below, Prefix(stores[0]), Prefix(stores[1]), origin)
 
 
 def _place_and_account(parts: SplitResult) -> tuple[str, str]:

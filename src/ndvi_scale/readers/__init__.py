@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar
 
 from ndvi_scale.errors import ConfigError
 
@@ -139,6 +139,10 @@ class Reader(Protocol):
 
     name: str
 
+    def bare(self) -> Reader:
+        """One that is set up alike and knows nothing of any file: what goes along with each of many tasks."""
+        ...
+
     def start(self, item_id: str, asset: Asset, window: Window, *, shared: bool = False) -> Reading:
         """Begin to read a window, where the reader can; never waits, and raises nothing that `result` can.
 
@@ -165,6 +169,10 @@ class Reader(Protocol):
 
 class BlockingReader(ABC):
     """A reader that reads when the result is asked for, in the thread that asks."""
+
+    def bare(self) -> Self:
+        """See `Reader.bare`: it takes along nothing by itself."""
+        return self
 
     @abstractmethod
     def read(self, item_id: str, asset: Asset, window: Window) -> tuple[NDArray[np.generic], Traffic]:

@@ -55,6 +55,10 @@ class CogReader:
         """Headers go along; blocks and connections stay."""
         return CogReader, (self._patience, dict(self._headers))
 
+    def bare(self) -> CogReader:
+        """See `Reader.bare`."""
+        return CogReader(self._patience)
+
     def prefetch(self, item_id: str, asset: Asset, window: Window, *, shared: bool = False) -> None:
         """See `Reader.prefetch`."""
         key = os.getpid(), image_of(asset), window

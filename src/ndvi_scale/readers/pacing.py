@@ -27,33 +27,58 @@ class Pacer:
     gone through at the allowed rate. Nothing is saved up, so there is no burst after a pause.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, sharers: int = 1) -> None:
         self._limits = limits
-        self._connections = threading.BoundedSemaphore(limits.connections) if limits.connections else None
+        self._sharers = sharers
+        self._held = 0
+        self._free = threading.Condition()
         self._lock = threading.Lock()
         self._free_at = 0.0
+
+    def share(self, sharers: int) -> None:
+        """Take an equal part of the limits from now on: so many processes read at once.
+
+        What is held stays held: a connection too many is closed when its request ends.
+        """
+        with self._free:
+            self._sharers = sharers
+            self._free.notify_all()
 
     @contextmanager
     def connection(self) -> Iterator[None]:
         """Hold one of the connections."""
-        if self._connections is None:
+        with self._free:
+            self._free.wait_for(self._take)
+        try:
             yield
-            return
-        with self._connections:
-            yield
+        finally:
+            self._give_back()
 
     @asynccontextmanager
     async def connection_async(self) -> AsyncIterator[None]:
         """Hold one of the connections, in an event loop."""
-        if self._connections is None:
-            yield
-            return
-        while not self._connections.acquire(blocking=False):  # noqa: ASYNC110 - threads hold them too
+        while not self._taken():  # noqa: ASYNC110 - threads hold them too
             await asyncio.sleep(_LOOK_AGAIN_S)
         try:
             yield
         finally:
-            self._connections.release()
+            self._give_back()
+
+    def _taken(self) -> bool:
+        with self._free:
+            return self._take()
+
+    def _take(self) -> bool:
+        most = self._limits.connections
+        if most is not None and self._held >= max(1, most // self._sharers):
+            return False
+        self._held += 1
+        return True
+
+    def _give_back(self) -> None:
+        with self._free:
+            self._held -= 1
+            self._free.notify()
 
     def spend(self, traffic: Traffic) -> None:
         """Wait until this much more may be asked for."""
@@ -73,7 +98,7 @@ class Pacer:
     def _seconds(self, traffic: Traffic) -> float:
         """How long this takes at the allowed rates; the slower of both counts."""
         requests, data = self._limits.requests_a_minute, self._limits.bytes_a_second
-        return max(
+        return self._sharers * max(
             traffic.requests * _MINUTE_S / requests if requests else 0.0,
             traffic.bytes / data if data else 0.0,
         )
@@ -82,6 +107,8 @@ class Pacer:
 _FREE: Final = Pacer(Limits())
 _PACERS: dict[Access, Pacer] = {}
 _LOCK: Final = threading.Lock()
+_shared = 0, 1
+"""When the driver last said how many processes share the limits, by its clock, and how many these are."""
 
 
 def pacer_of(rule: Access | None) -> Pacer:
@@ -90,5 +117,19 @@ def pacer_of(rule: Access | None) -> Pacer:
         return _FREE
     with _LOCK:
         if rule not in _PACERS:
-            _PACERS[rule] = Pacer(rule.limits)
+            _PACERS[rule] = Pacer(rule.limits, _shared[1])
         return _PACERS[rule]
+
+
+def share_limits(said: int, sharers: int) -> None:
+    """Have all pacers of this process take their part of the limits, `sharers` processes sharing each.
+
+    `said`: when the driver said so, by its own clock; what it said earlier and comes later counts no more.
+    """
+    global _shared  # noqa: PLW0603 - one a process is the point
+    with _LOCK:
+        if said < _shared[0]:
+            return
+        _shared = said, sharers
+        for pacer in _PACERS.values():
+            pacer.share(sharers)

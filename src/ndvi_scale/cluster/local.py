@@ -1,0 +1,46 @@
+"""On one machine: threads of this process, or processes of their own."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ndvi_scale.batch import thread_pool
+from ndvi_scale.cluster.submit import LOST_WORKERS, DaskSubmit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ndvi_scale.batch import Submit
+    from ndvi_scale.cluster.spec import LocalSpec
+
+
+@contextmanager
+def open_local(spec: LocalSpec) -> Iterator[Submit]:
+    """A `Submit` on threads or processes here; nothing is left of them afterwards.
+
+    Scheduler, workers and dashboard listen on loopback alone.
+    """
+    if not spec.processes:
+        with thread_pool(spec.workers) as submit:
+            yield submit
+        return
+    import dask.config
+    from distributed import Client, LocalCluster
+
+    from ndvi_scale.cluster.plugin import prepare
+
+    settings = {"distributed.scheduler.allowed-failures": LOST_WORKERS - 1}
+    with (
+        dask.config.set(settings),
+        LocalCluster(
+            n_workers=spec.workers,
+            threads_per_worker=spec.threads,
+            memory_limit=spec.memory or "auto",
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        prepare(client, spec)
+        yield DaskSubmit(client)

@@ -1,0 +1,80 @@
+"""`ndvi-scale cluster …`: what clusters there are, what would be submitted, whether one is fit for a run."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from ndvi_scale.errors import ClusterError, ConfigError
+from ndvi_scale.options import json_option, storage_option
+from ndvi_scale.terminal import open_console
+
+_file_option = click.option("--cluster-file", metavar="FILE", help="Profiles of clusters, in place of your own.")
+
+
+@click.group()
+def cluster() -> None:
+    """Show, render and check the clusters that `run --cluster NAME` takes."""
+
+
+@cluster.command("list")
+@_file_option
+@json_option
+def list_clusters(*, cluster_file: str | None, as_json: bool) -> None:
+    """List the profiles of clusters, and the kinds that there are."""
+    from ndvi_scale import report
+    from ndvi_scale.cluster import profiles
+
+    found = profiles.read_profiles(profiles.as_path(cluster_file))
+    if as_json:
+        click.echo(json.dumps(found))
+    else:
+        open_console().print(report.clusters_table(found, str(cluster_file or profiles.user_file())))
+
+
+@cluster.command()
+@click.argument("name")
+@_file_option
+def render(name: str, cluster_file: str | None) -> None:
+    """Print the script of one job of an HPC cluster, as it would be submitted."""
+    from ndvi_scale.cluster import jobqueue, profiles
+    from ndvi_scale.cluster.spec import JobSpec
+
+    spec = profiles.find_spec(name, profiles.read_profiles(profiles.as_path(cluster_file)))
+    if not isinstance(spec, JobSpec):
+        raise ConfigError(
+            f"cluster {name!r} is of kind {spec.kind}, which submits no job: there is nothing to render"
+        )
+    click.echo(jobqueue.render(spec), nl=False)
+
+
+@cluster.command()
+@click.argument("name")
+@_file_option
+@storage_option
+@click.option("--out", metavar="URL", help="Where a run would write: every worker tries to.")
+@json_option
+def check(name: str, cluster_file: str | None, **flags: Any) -> None:
+    """Open a cluster and look whether its workers are fit: versions, settings, scratch, clock, a write to --out."""
+    from ndvi_scale import report
+    from ndvi_scale.cluster import check as checks
+    from ndvi_scale.cluster import profiles
+    from ndvi_scale.cluster.opening import open_cluster
+    from ndvi_scale.cluster.submit import DaskSubmit
+    from ndvi_scale.settings import open_output
+
+    spec = profiles.find_spec(name, profiles.read_profiles(profiles.as_path(cluster_file)))
+    store = open_output(flags["out"], flags["storage"]) if flags["out"] else None
+    with open_cluster(spec) as submit:
+        if not isinstance(submit, DaskSubmit):
+            raise ConfigError(f"cluster {name!r} is threads of this process: there are no workers to look at")
+        found = checks.check_cluster(submit.client, store)
+    if flags["as_json"]:
+        click.echo(json.dumps(found.to_dict(), indent=1))
+    else:
+        open_console().print(report.checked_table(found))
+    if not found.ok:
+        wrong = "; ".join(f"{one.what}: {one.value} ({one.remedy})" for one in found.findings if not one.ok)
+        raise ClusterError(f"cluster {name!r} is not fit for a run: {wrong}")
