@@ -72,7 +72,7 @@ def test_a_run_completes_and_says_so(sandbox: Sandbox, tmp_path: Path) -> None:
     assert attributes is not None
     assert attributes["status"] == "complete"
     assert attributes["ndvi_scale"]["plan"] == plan.id
-    assert set(finished(store, plan.id)) == set(plan.regions())
+    assert set(finished(store, plan)) == set(plan.regions())
 
 
 def test_running_again_computes_nothing(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_the_older_processing_stands_in_for_one_that_is_gone(sandbox: Sandbox, t
     assert not report.failed
     assert list(report.skipped) == [newer]
     assert all(part in report.skipped[newer] for part in (f"cannot read {newer}", older.id, "stands in"))
-    assert {name for record in finished(store, plan.id).values() for name in record.counters} >= {older.id}
+    assert {name for record in finished(store, plan).values() for name in record.counters} >= {older.id}
     assert {verdict.item_id for verdict in report.verdicts} == {g.id for g in (*plan.granules, older)} - {newer}
 
     without = [item for item in search_items(sandbox.items) if item.id != newer]
@@ -261,7 +261,7 @@ def test_overwrite_refuses_a_store_without_our_plan(sandbox: Sandbox, tmp_path: 
 
 def test_two_drivers_do_not_mix_their_ledgers(sandbox: Sandbox, tmp_path: Path) -> None:
     plan, store = runs.finished_store(sandbox, tmp_path)
-    record = next(iter(finished(store, plan.id).values()))
+    record = next(iter(finished(store, plan).values()))
     one, two = Ledger(store, plan.id), Ledger(store, plan.id)
     one.add(record)
     one.flush()
@@ -272,8 +272,8 @@ def test_two_drivers_do_not_mix_their_ledgers(sandbox: Sandbox, tmp_path: Path) 
 
 def test_records_of_another_plan_do_not_count(sandbox: Sandbox, tmp_path: Path) -> None:
     plan, store = runs.finished_store(sandbox, tmp_path)
-    assert finished(store, plan.id)
-    assert not finished(store, "another")
+    assert finished(store, plan)
+    assert not finished(store, dataclasses.replace(plan, ancestors=("another",)))
 
 
 def test_checksums_of_an_older_run_stay_what_they_are(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -283,7 +283,7 @@ def test_checksums_of_an_older_run_stay_what_they_are(sandbox: Sandbox, tmp_path
     for segment in Path(store.url + ".run").glob("ledger/*.jsonl"):
         lines = [json.loads(line) | {"checksums": {"ndvi": older}} for line in segment.read_text().splitlines()]
         segment.write_text("\n".join(map(json.dumps, lines)))
-    assert {record.checksums["ndvi"] for record in finished(store, plan.id).values()} == {older}
+    assert {record.checksums["ndvi"] for record in finished(store, plan).values()} == {older}
     assert runs.run(plan, store).computed == 0
     kind, _, number = checksum(np.zeros(4, np.int16)).partition(":")
     assert (kind, len(number)) == ("xxh3_128", 32)
@@ -414,7 +414,7 @@ def test_the_loser_of_a_race_leaves_the_winner_s_plan_alone(sandbox: Sandbox, tm
 def test_a_lost_object_is_computed_again(sandbox: Sandbox, tmp_path: Path, zarr_format: int) -> None:
     plan, store = runs.finished_store(sandbox, tmp_path, zarr_format=zarr_format)
     digest = store_digest(store)
-    region = next(region for region, record in finished(store, plan.id).items() if record.valid)
+    region = next(region for region, record in finished(store, plan).items() if record.valid)
     (Path(store.url) / object_names(plan, region)[0]).unlink()
     assert store_digest(store) != digest
     assert runs.run(plan, store).computed == 1

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ndvi_scale.aoi import Aoi, parse_bbox
-from ndvi_scale.config import MAX_CHUNK, RunConfig, config_differences, make_config, read_config
+from ndvi_scale.config import MAX_CHUNK, RunConfig, config_differences, extends, make_config, read_config
 from ndvi_scale.errors import ConfigError
 
 HOME = parse_bbox("1,43,2,44")
@@ -176,6 +176,37 @@ def test_where_the_aoi_came_from_does_not_count() -> None:
     file, text = (RunConfig(aoi=Aoi(HOME.geometry, source)) for source in ("home.geojson", "1,43,2,44"))
     assert file.digest() == text.digest()
     assert config_differences(file, text) == ()
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "longer"),
+    [
+        ("2023-06/2023-07", "2023-06/2023-08", True),
+        ("2023-06/2023-07", "2023-06/..", True),
+        ("2023-06/..", "2023-06/..", True),
+        ("2023-06/2023-07", "2023-06-01/2023-07-31", True),
+        ("2023-06/2023-07", "2023-05/2023-08", False),
+        ("2023-06/2023-07", "2023-07/2023-08", False),
+        ("2023-06/2023-07", "2023-06", False),
+        ("2023-06/..", "2023-06/2023-08", False),
+        (None, "2023-06/..", False),
+        ("../2023-06", None, True),
+    ],
+)
+def test_what_extends_a_run_has_the_same_start_and_a_later_end(
+    before: str | None, now: str | None, *, longer: bool
+) -> None:
+    old, new = (RunConfig(datetime=text) for text in (before, now))
+    assert extends(old, new) is longer
+    assert extends(old, new, later=False) is (before == now)
+    assert not extends(old, RunConfig(datetime=now, chunk=64))
+
+
+def test_other_saved_items_extend_a_run_where_that_is_asked(tmp_path: Path) -> None:
+    old, new, api = (RunConfig(catalog=name) for name in ("items 1a", "items 2b", "earth-search"))
+    assert extends(old, new, other_items=True)
+    assert not extends(old, new)
+    assert not extends(old, api, other_items=True)
 
 
 def test_differences_say_both_values() -> None:

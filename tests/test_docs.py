@@ -8,11 +8,13 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
 import pytest
 
 import ndvi_scale
 from ndvi_scale import errors
 from ndvi_scale.cli import EXIT_CODES, cli
+from ndvi_scale.cluster.spec import make_spec
 from ndvi_scale.config import make_config, read_config
 
 if TYPE_CHECKING:
@@ -126,25 +128,38 @@ def test_commands_exist(page: Path, line: int, text: str) -> None:
 
 @pytest.mark.parametrize(("page", "line", "text"), named("toml"))
 def test_settings_exist(beside_a_sandbox: Path, page: Path, line: int, text: str) -> None:
+    if page.parent.name == "clusters":
+        for name, profile in tomllib.loads(text).items():
+            make_spec(profile, name)
+        return
     Path("run.toml").write_text(text, encoding="utf-8")
     settings = read_config(Path("run.toml"))
     make_config({name: value for name, value in settings.items() if name not in {"out", "items"}})
 
 
+def all_commands(group: click.Group) -> Iterator[click.Command]:
+    for command in group.commands.values():
+        if isinstance(command, click.Group):
+            yield from all_commands(command)
+        else:
+            yield command
+
+
 def test_every_option_is_described() -> None:
     text = (ROOT / "docs/cli.md").read_text(encoding="utf-8")
-    for name, command in cli.commands.items():
+    for name in cli.commands:
         assert f"| `{name}` |" in text
+    for command in all_commands(cli):
         options = [option for parameter in command.params for option in parameter.opts if option.startswith("--")]
-        assert not [option for option in options if f"`{option}" not in text], name
+        assert not [option for option in options if f"`{option}" not in text], command.name
     described = set(re.findall(r"`(--[a-z-]+)", text))
-    own = {option for command in cli.commands.values() for parameter in command.params for option in parameter.opts}
+    own = {option for command in all_commands(cli) for parameter in command.params for option in parameter.opts}
     everywhere = {option for parameter in cli.params for option in parameter.opts} | {"--help", "--version"}
     assert described <= own | everywhere
 
 
 def test_options_named_in_prose_exist() -> None:
-    own = {option for command in cli.commands.values() for parameter in command.params for option in parameter.opts}
+    own = {option for command in all_commands(cli) for parameter in command.params for option in parameter.opts}
     own |= {option for parameter in cli.params for option in parameter.opts} | {"--help", "--version"}
     for page in PAGES:
         text = FENCE.sub("", page.read_text(encoding="utf-8"))

@@ -26,7 +26,7 @@ from ndvi_scale.errors import ConfigError, EmptySearchError, ItemError, StoreErr
 from ndvi_scale.lattice import Region
 from ndvi_scale.ledger import load_plan, save_plan
 from ndvi_scale.plan import Plan, build_plan
-from ndvi_scale.planfile import ITEMS, PLAN, REGIONS, decode_plan, encode_plan
+from ndvi_scale.planfile import ITEMS, PLAN, REGIONS, decode_plan, encode_plan, table_names
 from ndvi_scale.search import search_items
 from ndvi_scale.store import open_store
 
@@ -454,7 +454,7 @@ def test_what_the_id_depends_on() -> None:
 def assert_same(one: Plan, other: Plan) -> None:
     assert other.id == one.id
     assert other.config.as_dict() == one.config.as_dict()
-    for name in ("lattice", "days", "granules", "index", "spares", "dropped", "shape"):
+    for name in ("lattice", "days", "granules", "index", "spares", "dropped", "shape", "ancestors", "since"):
         assert getattr(other, name) == getattr(one, name), name
     assert list(other.index) == list(one.index)
 
@@ -494,7 +494,29 @@ def test_every_field_is_compared_above() -> None:
         "index",
         "spares",
         "dropped",
+        "ancestors",
+        "since",
     }
+
+
+def test_a_plan_that_took_anothers_place_has_tables_of_its_own(found: list[pystac.Item]) -> None:
+    first = build_plan(found, RunConfig(crs=ZONE_31, chunk=64))
+    region = next(first.regions())
+    plan = dataclasses.replace(first, ancestors=("a", first.id), since={region: 2})
+    files = encode_plan(plan)
+    assert list(files) == ["items.2.parquet", "regions.2.parquet", PLAN]
+    assert table_names(files[PLAN]) == ("items.2.parquet", "regions.2.parquet")
+    assert_same(plan, decode_plan(files))
+    assert len({plan.id, first.id, dataclasses.replace(plan, ancestors=("a",)).id}) == 3
+    assert plan.as_first() == first
+
+
+def test_what_another_algorithm_computed_counts_no_more(
+    found: list[pystac.Item], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = encode_plan(dataclasses.replace(build_plan(found, RunConfig(crs=ZONE_31)), ancestors=("a",)))
+    monkeypatch.setattr("ndvi_scale.config.ALGORITHM", 99)
+    assert decode_plan(files).ancestors == ()
 
 
 @pytest.mark.slow

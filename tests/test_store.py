@@ -20,6 +20,7 @@ from ndvi_scale import open_reader, open_store, store_digest
 from ndvi_scale.errors import StoreError
 from ndvi_scale.output import begin, check_ours
 from ndvi_scale.readers import BlockingReader
+from ndvi_scale.storage_options import SERVICES as STORAGE
 from ndvi_scale.write import open_arrays, read_attributes, write_region
 
 if TYPE_CHECKING:
@@ -206,16 +207,95 @@ def test_zarr_format_2_on_any_store(sandbox: Sandbox, location: Location, tmp_pa
     assert store_digest(location.store()) == store_digest(local)
 
 
+VARIABLES = {
+    "aws_access_key_id": "AWS_ACCESS_KEY_ID",
+    "aws_secret_access_key": "AWS_SECRET_ACCESS_KEY",
+    "account_key": "AZURE_STORAGE_ACCOUNT_KEY",
+    "bearer_token": "GOOGLE_BEARER_TOKEN",
+}
+"""Secret options of the services here, and what stands for them in the environment."""
+
+
 @pytest.mark.parametrize("kind", ["file", *ON_A_SERVER])
-def test_a_store_travels(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    store = location_of(kind, request, tmp_path).store()
+def test_a_store_travels_without_its_keys(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    location = location_of(kind, request, tmp_path)
+    for option, variable in VARIABLES.items():
+        if option in location.options:
+            monkeypatch.setenv(variable, location.options[option])
+    plain = {key: value for key, value in location.options.items() if key not in VARIABLES}
+    store = open_store(f"{location.base}/out.zarr", plain, group="one")
     store.put_state("x", b"1")
+    sent = pickle.dumps(store)
+    for option in VARIABLES.keys() & location.options:
+        assert location.options[option].encode() not in sent + repr(store).encode()
+    travelled: Store = pickle.loads(sent)  # noqa: S301 - our own bytes
+    assert (travelled.url, travelled.get_state("x")) == (store.url, b"1")
     zarr.create_array(store.zarr(), name="a", shape=(4,), dtype="i2")[...] = 7
-    travelled: Store = pickle.loads(pickle.dumps(store))  # noqa: S301 - our own bytes
-    assert travelled.get_state("x") == b"1"
     array = zarr.open_array(store.zarr(read_only=True), path="a", mode="r")
     again = pickle.loads(pickle.dumps(array))  # noqa: S301
     assert list(again[...]) == [7] * 4
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "words"),
+    [
+        (
+            "s3://b/x",
+            {"key": "canary1", "secret": "canary2"},
+            r"'key' of s3://b/x is secret.*AWS_ACCESS_KEY_ID.*AWS's",
+        ),
+        ("s3://b/x", {"skip_signature": "true", "proxy_url": "http://u:canary1@h"}, "'proxy_url' of s3://b/x"),
+        ("gs://b/x", {"token": "canary1"}, "'token' of gs://b/x is secret.*GOOGLE_APPLICATION_CREDENTIALS"),
+        (
+            "az://c/x",
+            {"account": "a", "sas": "sig=canary1"},
+            "'sas' of az://c/x is secret.*AZURE_STORAGE_SAS_TOKEN",
+        ),
+    ],
+)
+def test_secret_options_do_not_leave_the_process(url: str, options: dict[str, str], words: str) -> None:
+    with pytest.raises(StoreError, match=words) as error:
+        open_store(url, options).require_sendable()
+    assert "canary" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "environment", "options"),
+    [
+        (
+            "s3://b/x",
+            {"AWS_ENDPOINT_URL": "http://h:1", "AWS_REGION": "r"},
+            {"endpoint": "http://h:1", "region": "r"},
+        ),
+        ("s3://b/x", {"AWS_ENDPOINT_URL": "http://one:two@h:1"}, {}),
+        (
+            "s3://b/x",
+            {"AWS_ENDPOINT_URL": "http://h:1", "AWS_ENDPOINT_URL_S3": "http://h:2"},
+            {"endpoint": "http://h:2"},
+        ),
+        ("gs://b/x", {"GOOGLE_BASE_URL": "http://h:1"}, {"base_url": "http://h:1"}),
+        ("az://b/x", {"AZURE_STORAGE_ACCOUNT_NAME": "a"}, {"account_name": "a"}),
+    ],
+)
+def test_where_it_is_goes_along(
+    url: str, environment: dict[str, str], options: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    origin = open_store(url).origin
+    assert origin is not None
+    assert origin.options == options
+
+
+def test_every_option_that_holds_a_secret_is_marked() -> None:
+    secret = {option.name for service in STORAGE.values() for option in service.all_options() if option.secret}
+    assert secret == {
+        *("access_key_id", "secret_access_key", "session_token", "sse_customer_key_base64"),
+        *("service_account_key", "bearer_token", "account_key", "sas_key", "token", "client_secret"),
+        *("encryption_key", "proxy_url"),
+    }
 
 
 def test_nothing_is_made_by_looking(tmp_path: Path) -> None:
@@ -411,7 +491,10 @@ def test_keys_of_a_profile(
     assert store.get_state("x") == b"1"
     monkeypatch.delenv("AWS_PROFILE")
     monkeypatch.delenv("AWS_CONFIG_FILE")
-    assert pickle.loads(pickle.dumps(store)).get_state("x") == b"1"  # noqa: S301 - a worker needs no files
+    assert seaweed_s3.secret_key.encode() not in pickle.dumps(store)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweed_s3.access_key)  # a worker has them in another way
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweed_s3.secret_key)
+    assert pickle.loads(pickle.dumps(store)).get_state("x") == b"1"  # noqa: S301
 
 
 @pytest.mark.parametrize(

@@ -225,7 +225,7 @@ def test_checksums_in_the_ledger_are_those_of_the_pixels(made: tuple[Plan, Store
     from ndvi_scale.ledger import finished
 
     plan, store = made
-    for region, record in finished(store, plan.id).items():
+    for region, record in finished(store, plan).items():
         assert record.checksums["ndvi"] == write.checksum(codes_at(store, plan, region))
 
 

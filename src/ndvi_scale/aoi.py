@@ -239,7 +239,8 @@ def split_antimeridian(geometry: BaseGeometry) -> Area:
     valid, a ring goes round a pole or `check_degrees` fails.
     """
     check_degrees(geometry)
-    if not any(_longest_edge(ring) > _HALF_TURN for ring in _rings(geometry)):
+    west, _, east, _ = geometry.bounds
+    if not east - west > _HALF_TURN or not any(_longest_edge(ring) > _HALF_TURN for ring in _rings(geometry)):
         if not geometry.is_valid:
             raise ValueError(shapely.is_valid_reason(geometry))
         return _area(geometry)
@@ -262,6 +263,8 @@ def check_degrees(geometry: BaseGeometry) -> None:
 
 def polygons_of(geometry: BaseGeometry) -> list[Polygon]:
     """Return the polygons of any geometry, without points, lines and empty parts."""
+    if isinstance(geometry, Polygon):  # most are: a footprint
+        return [] if geometry.is_empty else [geometry]
     parts = shapely.get_parts(shapely.get_parts(geometry))
     return [part for part in parts if isinstance(part, Polygon) and not part.is_empty]
 

@@ -35,6 +35,7 @@ Json = dict[str, Any]
 
 PARQUET = (".parquet", ".geoparquet")
 _MAX_DEPTH = 100  # real items nest some ten deep; what copies and writes them does so recursively
+_ROWS_AT_ONCE = 1000  # items of a Parquet file that are held at once
 _READS_AT_ONCE = 16  # item files of a static catalog; each is one round trip
 
 
@@ -103,18 +104,28 @@ def _is_list_of_items(document: Any) -> bool:
 
 def parquet_items(href: str, web: StacApiIO) -> Iterator[pystac.Item]:
     """Items of a stac-geoparquet file, from a path or URL; every failure is a SearchError."""
-    import rustac
-
     with tempfile.TemporaryDirectory() as folder:
         file = _download(href, web, Path(folder)) if is_url(href) else Path(href)
-        try:
-            document = rustac.read_sync(str(file), format="parquet", set_self_link=False)
-        except rustac.RustacError as error:
-            raise SearchError(
-                f"{shown(href)}: cannot be read as stac-geoparquet ({error}). "
-                "Check the address, or give the JSON items."
-            ) from error
-    yield from (to_item(feature, href) for feature in document["features"])
+        for feature in _parquet_features(file, href):
+            yield to_item(feature, href)
+
+
+def _parquet_features(file: Path, href: str) -> Iterator[Json]:
+    """A part of the file after the other: all items of a hundred thousand would fill gigabytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    import rustac
+
+    try:
+        with pq.ParquetFile(file) as opened:
+            # In this thread, as `planfile` says.
+            for part in opened.iter_batches(_ROWS_AT_ONCE, use_threads=False):
+                yield from rustac.from_arrow(pa.Table.from_batches([part]))["features"]
+    except (rustac.RustacError, pa.ArrowException, OSError) as error:
+        raise SearchError(
+            f"{shown(href)}: cannot be read as stac-geoparquet ({error}). "
+            "Check the address, or give the JSON items."
+        ) from error
 
 
 def _download(href: str, web: StacApiIO, folder: Path) -> Path:
@@ -230,7 +241,7 @@ def to_item(feature: Json, base: str, *, own_file: bool = False, origin: str = "
         links += [{"rel": "self", "href": base}] if own_file else []
         bbox = list(feature["bbox"]) if feature.get("bbox") else None
         whole = {**feature, "links": links, "assets": assets, "bbox": bbox}
-        return pystac.Item.from_dict(whole, migrate=False, preserve_dict=True)
+        return pystac.Item.from_dict(whole, migrate=False, preserve_dict=False)  # `whole` is ours
     except (STACError, STACTypeError, KeyError, TypeError, ValueError, AttributeError) as error:
         name = feature.get("id") if isinstance(feature, dict) else feature
         raise SearchError(
@@ -251,7 +262,7 @@ def _is_deeper(value: Any, depth: int) -> bool:
     level = [value]
     for _ in range(depth):
         nested = [one.values() if isinstance(one, dict) else one for one in level]
-        level = [inner for one in nested for inner in one if isinstance(inner, dict | list)]
+        level = [inner for one in nested for inner in one if isinstance(inner, (dict, list))]
         if not level:
             return False
     return True

@@ -16,6 +16,7 @@ from shapely.geometry import shape
 
 from ndvi_scale.aoi import Aoi, Area, parse_bbox, read_aoi, tile_aoi
 from ndvi_scale.errors import ConfigError
+from ndvi_scale.interval import Interval, parse_interval
 from ndvi_scale.kernels import MAX_DN
 from ndvi_scale.masks import SceneMask, scene_mask
 from ndvi_scale.periods import parse_period
@@ -45,6 +46,9 @@ _PERCENT: Final = 100
 
 NOT_COMPUTED: Final = frozenset({"bbox", "tile", "items", "out", "search_cache"})
 """Settings of a file or of flags that are no fields of `RunConfig`: other forms of some, and places."""
+
+SAVED: Final = "items "
+"""How a catalog begins that stands for a file of saved items, by a digest of what is in it."""
 
 _LATER: Final[dict[str, Any]] = {"overviews": False, "mask_filters": [], "period": None, "reducer": None}
 """Parameters that `as_dict` leaves out where they are as here, so that runs begun before there was a choice are the
@@ -198,6 +202,25 @@ def config_differences(old: RunConfig, new: RunConfig) -> tuple[str, ...]:
             was, now = map(_short, pair)
             lines.append(f"{name}: {was} there, {now} asked")
     return tuple(lines)
+
+
+def extends(old: RunConfig, new: RunConfig, *, later: bool = True, other_items: bool = False) -> bool:
+    """Whether two differ in nothing but a later end of the dates; and in the file of saved items, if that may be.
+
+    Without `later` the dates are the same, too.
+    """
+    saved = other_items and all(config.catalog.startswith(SAVED) for config in (old, new))
+    same = replace(old, datetime=new.datetime, catalog=new.catalog if saved else old.catalog)
+    if same.digest() != new.digest():
+        return False
+    if old.datetime == new.datetime or not later:
+        return old.datetime == new.datetime
+    before, now = (
+        Interval(None, None) if config.datetime is None else parse_interval(config.datetime)
+        for config in (old, new)
+    )
+    longer = now.end is None or (before.end is not None and now.end >= before.end)
+    return before.start == now.start and longer
 
 
 def _short(value: Any, limit: int = 60) -> str:

@@ -10,6 +10,7 @@ import math
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from sys import intern
 from typing import TYPE_CHECKING, Any
 
 import shapely
@@ -159,9 +160,9 @@ def _granule(item: pystac.Item, offset: int | None, asset_keys: sentinel2.AssetK
     return Granule(
         id=item.id,
         time=_sensing_time(item),
-        platform=str(properties.get("platform", "")).lower(),
-        tile=sentinel2.item_tile(properties, item.id),
-        datatake=sentinel2.item_datatake(properties),
+        platform=intern(str(properties.get("platform", "")).lower()),
+        tile=intern(sentinel2.item_tile(properties, item.id)),
+        datatake=intern(sentinel2.item_datatake(properties)),
         baseline=sentinel2.item_baseline(properties),
         generation=str(
             properties.get("s2:generation_time")
@@ -191,9 +192,9 @@ def _asset(item: pystac.Item, band: str, key: str, override: int | None) -> Asse
     return Asset(
         href=href,
         geobox=_native_geobox(item, key, fields),
-        media_type=media_type,
+        media_type=intern(media_type),
         offset=offset.dn,
-        evidence=offset.evidence,
+        evidence=intern(offset.evidence),
     )
 
 
@@ -201,7 +202,7 @@ def _readable_href(item: pystac.Item, key: str) -> str:
     """Absolute and unsigned. Raises ItemError where it may not be read, here or when the item was found."""
     asset = item.assets[key]
     why = asset.extra_fields.get(REFUSED)
-    href = "" if why else unsigned(asset.get_absolute_href() or asset.href)
+    href = "" if why else unsigned(asset.href if "://" in asset.href else asset.get_absolute_href() or asset.href)
     if why := why or refusal(href, remote=False):
         raise ItemError(
             f"item {item.id}, asset {key!r}: {why}. Leave the item out, use on-error = skip, or download the file "
@@ -255,8 +256,8 @@ def _native_geobox(item: pystac.Item, key: str, fields: Mapping[str, Any]) -> Ge
             asset=key,
         )
     try:
-        affine = Affine(*(float(n) for n in transform[:6]))
-        return _square_grid(_zone_shape(shape), affine, code if isinstance(code, str) else f"EPSG:{code}")
+        numbers = tuple(float(n) for n in transform[:6])
+        return _square_grid(_zone_shape(shape), numbers, code if isinstance(code, str) else f"EPSG:{code}")
     except (TypeError, ValueError, ProjError) as error:
         raise ItemError(
             f"item {item.id}, asset {key!r}: its projection fields make no grid ({code!r}, {transform!r}, "
@@ -266,8 +267,10 @@ def _native_geobox(item: pystac.Item, key: str, fields: Mapping[str, Any]) -> Ge
         ) from None
 
 
-def _square_grid(shape: tuple[int, int], affine: Affine, crs: str) -> GeoBox:
+@lru_cache(maxsize=4096)  # one grid for all dates of a tile
+def _square_grid(shape: tuple[int, int], transform: tuple[float, ...], crs: str) -> GeoBox:
     """Raises ValueError for what is no map of squares."""
+    affine = Affine(*transform)
     if not (affine.a == -affine.e > 0 and affine.b == affine.d == 0 and math.isfinite(affine.c + affine.f)):
         raise ValueError("pixels are squares, north up")
     grid = GeoBox(shape, affine, crs)

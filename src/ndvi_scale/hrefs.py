@@ -12,6 +12,7 @@ import posixpath
 import re
 import socket
 import unicodedata
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -64,6 +65,7 @@ _KEY_PAIRS: Final = frozenset({"signature", "expires", "awsaccesskeyid", "google
 _PREFIXES: Final = ("x-amz-", "x-goog-")
 
 
+@lru_cache(maxsize=1024)  # asked when an item is read and when it becomes a granule
 def unsigned(href: str) -> str:
     """The href without user, password and what signs it (Azure SAS, AWS, Google, CloudFront).
 
@@ -118,6 +120,7 @@ def is_remote(base: str) -> bool:
     return parts.scheme.lower() in {"http", "https"} and not _is_own_host(parts.hostname or "")
 
 
+@lru_cache(maxsize=1024)
 def refusal(href: str, *, remote: bool) -> str:
     """Why an href may not be read, or an empty string; `remote`: it comes from a remote catalog.
 

@@ -1,6 +1,6 @@
 """What is done: the plan and the finished regions of a run, beside its store. Only the driver writes here.
 
-Records go into numbered segments, JSON lines, each created only if absent and never touched again. A region
+Records go into numbered segments, JSON lines, each created only if absent and never changed. A region
 counts as done when its record is in a segment, and a record is written only after the region's objects are.
 Losing the last, unwritten records to a kill costs computing those regions again, which writes the same bytes.
 """
@@ -13,13 +13,17 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from ndvi_scale import lease
 from ndvi_scale.errors import ConfigError, StoreError
 from ndvi_scale.lattice import Region, in_strips
-from ndvi_scale.planfile import PLAN, decode_plan, encode_plan
+from ndvi_scale.planfile import PLAN, decode_plan, encode_plan, table_names
 from ndvi_scale.readers import Traffic
 from ndvi_scale.region import DayCounts, RegionRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Container, Iterable
+
+    from ndvi_scale.lease import Lease
     from ndvi_scale.plan import Plan
     from ndvi_scale.store import Store
 
@@ -28,6 +32,8 @@ logger = logging.getLogger(__name__)
 FOLDER: Final = "ledger/"
 FLUSH_RECORDS: Final = 256
 """Records a segment holds at most: a segment is one PUT, and a lost one at most this much work."""
+COMPACT_SEGMENTS: Final = 64
+"""Segments that are left as they are when a run is taken up; of more, one is made: each costs a request to read."""
 FLUSH_SECONDS: Final = 2.0
 """Or this long, whichever comes first: a killed run repeats about two seconds of work."""
 
@@ -46,47 +52,136 @@ def load_plan(store: Store) -> Plan | None:
     head = store.get_state(PLAN)
     if head is None:
         return None
-    names = [name for name in store.state_names() if "/" not in name and name != PLAN]
-    files = {PLAN: head, **{name: store.get_state(name) or b"" for name in names}}
     try:
-        return decode_plan(files)
+        tables = {name: store.get_state(name) or b"" for name in table_names(head)}
+        return decode_plan({PLAN: head, **tables})
     except (KeyError, ValueError, TypeError, OSError, ConfigError) as error:
         raise StoreError(f"the plan of {store.url} cannot be read ({error}): use --overwrite") from None
 
 
-def finished(store: Store, plan_id: str) -> dict[Region, RegionRecord]:
+def replace_plan(store: Store, old: Plan, new: Plan) -> None:
+    """Put a plan in the place of the one that it descends from; its driver is to run next.
+
+    The tables come first, under names of their own, and `plan.json` last: whatever happens between, the output has
+    one plan, and it is whole. Raises StoreError where another driver is at work, or the plan is not `old` any more.
+    """
+    with lease.hold(store) as held:
+        kept = store.get_state(PLAN)
+        if load_plan(store) != old or kept is None:
+            raise StoreError(f"{store.url} has got another plan meanwhile: run again")
+        files = encode_plan(new)
+        head = files.pop(PLAN)
+        for name, data in files.items():
+            store.put_state(name, data)
+        held.check()
+        store.put_state(PLAN, head)
+        # Whoever has just read the head before may be reading its tables still.
+        used = {PLAN, *files, *table_names(kept)}
+        store.delete_state([name for name in store.state_names() if "/" not in name and name not in used])
+
+
+def finished(store: Store, plan: Plan) -> dict[Region, RegionRecord]:
     """Records of the finished regions of a plan.
 
-    Those of an older plan do not count, and neither do lines that cannot be read: their regions are computed
-    again, and a warning says so.
+    Those of a plan that it took the place of count where both say the same of the region. Others do not, and
+    neither do lines that cannot be read: their regions are computed again, and a warning says so.
     """
     done: dict[Region, RegionRecord] = {}
     for name in store.state_names(FOLDER):
-        for line in (store.get_state(name) or b"").splitlines():
+        data = store.get_state(name)
+        if data is None:  # compacted after it was listed
+            return finished(store, plan)
+        for line in data.splitlines():
             try:
-                record = _decode(json.loads(line), plan_id)
+                values = json.loads(line)
+                region, revision = Region(*values["region"]), plan.revisions.get(values["plan"])
+                if revision is None or region not in plan.index:
+                    continue
+                record = None if values.get("void") else _decode(values)
             except (ValueError, KeyError, TypeError):
                 logger.warning("segment %s of %s is damaged: its regions are computed again", name, store.url)
                 continue
-            if record is not None:
-                done[record.region] = record
+            if record is None:
+                done.pop(region, None)
+            elif revision >= plan.since.get(region, 0):
+                done[region] = record
     return done
 
 
-class Ledger:
-    """Appends records to a store's ledger. One driver at a time: a second one fails at its first segment."""
+def forget(store: Store, plan_id: str, regions: Iterable[Region]) -> None:
+    """Note that regions are no longer done, so that the next run computes them again. Raises StoreError.
 
-    def __init__(self, store: Store, plan_id: str) -> None:
+    Nothing is taken out of the ledger: later lines count.
+    """
+    with lease.hold(store) as held:
+        book = Ledger(store, plan_id, held)
+        for region in regions:
+            book.void(region)
+        book.flush()
+
+
+def compact(store: Store, held: Lease) -> None:
+    """Put the last line of every region and plan, as it is, into one segment in place of many. Raises StoreError.
+
+    The new segment comes after all others and is read back before they are deleted: whoever stops in between leaves
+    lines that say the same twice. Lines that cannot be read are left out: `finished` has said so.
+    """
+    names = store.state_names(FOLDER)
+    if len(names) <= COMPACT_SEGMENTS:
+        return
+    last: dict[tuple[str, Region], bytes] = {}
+    for name in names:
+        for line in (store.get_state(name) or b"").splitlines():
+            try:
+                values = json.loads(line)
+                if not values.get("void"):
+                    _decode(values)
+                key = values["plan"], Region(*values["region"])
+                last.pop(key, None)  # the order of the lines is that of the last ones
+                last[key] = line
+            except (ValueError, KeyError, TypeError, AttributeError):
+                continue
+    held.check()
+    new, data = _segment(_number(names[-1]) + 1), b"\n".join(last.values())
+    if not store.put_state(new, data, create=True) or store.get_state(new) != data:
+        raise StoreError(
+            f"another run is writing to {store.url} (segment {new}): stop one of the two, then run again"
+        )
+    held.check()
+    store.delete_state(names)
+    logger.info("%d segments of %s are one now, of %d regions", len(names), store.url, len(last))
+
+
+def _segment(number: int) -> str:
+    return f"{FOLDER}{number:08}.jsonl"
+
+
+def _number(name: str) -> int:
+    return int(name.rpartition("/")[2].partition(".")[0])
+
+
+class Ledger:
+    """Appends records to a store's ledger, while its driver holds the lease; without, it fails at a segment."""
+
+    def __init__(self, store: Store, plan_id: str, held: Lease | None = None) -> None:
         self._store = store
+        self._held = held
         self._plan_id = plan_id
         self._pending: list[str] = []
         self._written = time.monotonic()
         names = store.state_names(FOLDER)
-        self._next = int(names[-1].rpartition("/")[2].partition(".")[0]) + 1 if names else 0
+        self._next = _number(names[-1]) + 1 if names else 0
 
     def add(self, record: RegionRecord) -> None:
         """Note a finished region; durable after the next flush. Raises StoreError."""
-        self._pending.append(json.dumps({"plan": self._plan_id, **_encode(record)}))
+        self._note(_encode(record))
+
+    def void(self, region: Region) -> None:
+        """Note that a region is not done any more; durable after the next flush. Raises StoreError."""
+        self._note({"region": list(region), "void": True})
+
+    def _note(self, values: dict[str, Any]) -> None:
+        self._pending.append(json.dumps({"plan": self._plan_id, **values}))
         if len(self._pending) >= FLUSH_RECORDS or time.monotonic() - self._written > FLUSH_SECONDS:
             self.flush()
 
@@ -94,7 +189,9 @@ class Ledger:
         """Write what is noted as one segment. Raises StoreError when another driver writes here too."""
         if not self._pending:
             return
-        name = f"{FOLDER}{self._next:08}.jsonl"
+        if self._held is not None:
+            self._held.check()
+        name = _segment(self._next)
         data = "\n".join(self._pending).encode()
         if not self._store.put_state(name, data, create=True):
             raise StoreError(
@@ -118,12 +215,11 @@ def _encode(record: RegionRecord) -> dict[str, Any]:
         "days": {day.isoformat(): list(counts) for day, counts in record.days.items()},
         "inside": record.inside,
         "checksums": record.checksums,
+        "worker": record.worker,
     }
 
 
-def _decode(values: dict[str, Any], plan_id: str) -> RegionRecord | None:
-    if values["plan"] != plan_id:
-        return None
+def _decode(values: dict[str, Any]) -> RegionRecord:
     return RegionRecord(
         region=Region(*values["region"]),
         valid=values["valid"],
@@ -134,6 +230,7 @@ def _decode(values: dict[str, Any], plan_id: str) -> RegionRecord | None:
         days=_days(values.get("days", {})),  # not in 0.1's
         inside=values.get("inside", 0),
         checksums=values["checksums"],
+        worker=values.get("worker", ""),
     )
 
 
@@ -141,6 +238,6 @@ def _days(values: dict[str, Any]) -> dict[dt.date, DayCounts]:
     return {dt.date.fromisoformat(day): DayCounts(*counts) for day, counts in values.items()}
 
 
-def pending(plan: Plan, done: dict[Region, RegionRecord]) -> list[Region]:
+def pending(plan: Plan, done: Container[Region]) -> list[Region]:
     """Regions of a plan that are still to be computed, in the order in which to do so."""
     return in_strips((region for region in plan.regions() if region not in done), plan.lattice)

@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from ndvi_scale import ledger, write
-from ndvi_scale.config import RunConfig, config_differences
+from ndvi_scale.config import RunConfig, config_differences, extends
 from ndvi_scale.errors import PlanMismatchError, StoreError
 from ndvi_scale.plan import check_no_crs, zone_config
 
@@ -26,7 +26,7 @@ ZONES: Final = "zones.json"
 
 _GROUP: Final = r"(EPSG_\d+/)?"
 _STATE: Final = re.compile(
-    rf"zones\.json|{_GROUP}(plan\.json|items\.parquet|regions\.parquet|ledger/\d{{8}}\.jsonl)"
+    rf"zones\.json|{_GROUP}(plan\.json|(items|regions)(\.\d+)?\.parquet|ledger/\d{{8}}\.jsonl|lease/\d{{8}}\.json)"
 )
 _DATA: Final = re.compile(
     rf"{_GROUP}(zarr\.json|\.zgroup|\.zattrs|\.zmetadata"
@@ -43,7 +43,7 @@ def begin(store: Store, config: RunConfig) -> Plan | None:
     """
     plan = ledger.load_plan(store)
     if plan is not None:
-        _check_same(store, plan.config, config)
+        check_same(store, plan.config, config)
         return plan
     if zones_of(store):
         raise _mismatch(store, ('grid: "per-zone" there, "single" asked',))
@@ -108,15 +108,28 @@ def check_ours(store: Store) -> None:
         raise StoreError(f"{store.url} {what}: it is not deleted; give another output, or remove it by hand")
 
 
-def _check_same(store: Store, stored: RunConfig, asked: RunConfig) -> None:
-    if stored.digest() != asked.digest():
-        raise _mismatch(store, config_differences(stored, asked))
+def check_same(
+    store: Store, stored: RunConfig, asked: RunConfig, *, later: bool = False, other_items: bool = False
+) -> None:
+    """Make sure that a run was begun with these parameters, but for what may differ (`config.extends`).
+
+    Raises PlanMismatchError.
+    """
+    if stored.digest() != asked.digest() and not extends(stored, asked, later=later, other_items=other_items):
+        raise _mismatch(store, config_differences(stored, asked), _instead(stored, asked))
 
 
-def _mismatch(store: Store, differences: tuple[str, ...]) -> PlanMismatchError:
+def _instead(stored: RunConfig, asked: RunConfig) -> str:
+    """What takes an output from one configuration to another, if anything does."""
+    if extends(stored, asked, later=False, other_items=True):
+        return "--refresh or --append to take up what is found now, "
+    return "--append to add the dates after the last, " if extends(stored, asked, other_items=True) else ""
+
+
+def _mismatch(store: Store, differences: tuple[str, ...], instead: str = "") -> PlanMismatchError:
     return PlanMismatchError(
-        f"{store.url} was made with other parameters ({'; '.join(differences)}): give the same ones to resume, "
-        "another output, or --overwrite",
+        f"{store.url} was made with other parameters ({'; '.join(differences)}): give {instead}the same ones to "
+        "resume, another output, or --overwrite",
         differences=differences,
     )
 

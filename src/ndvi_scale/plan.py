@@ -63,18 +63,36 @@ class Plan:
     """Items that take no part, each with the reason."""
     spares: dict[str, tuple[Granule, ...]] = field(default_factory=dict)
     """Id of a granule → older processings of it, the newest first: read where it cannot be."""
+    ancestors: tuple[str, ...] = ()
+    """Ids of the plans that the output had before this one, the first at the front."""
+    since: dict[Region, int] = field(default_factory=dict)
+    """Region → place among the ancestors (their number: this plan) of the first plan that says of it what this one
+    says; those that have been the same since the first plan are absent."""
 
     @cached_property
     def id(self) -> str:
-        """Digest of the configuration and of every granule's id, hrefs and offsets: what fixes the pixels."""
-        text = json.dumps(
-            [
-                self.config.digest(),
-                [_identity(granule) for granule in self.granules],
-                [[name, [_identity(spare) for spare in spares]] for name, spares in sorted(self.spares.items())],
-            ]
-        )
-        return hashlib.sha256(text.encode()).hexdigest()
+        """Digest of the configuration and of every granule's id, hrefs and offsets: what fixes the pixels.
+
+        And of the plans before: no two plans that an output had are the same, though a catalog may go back to what
+        it was.
+        """
+        spares = [[name, [_identity(spare) for spare in held]] for name, held in sorted(self.spares.items())]
+        digest = hashlib.sha256(f"[{json.dumps(self.config.digest())}, [".encode())
+        # One JSON list, but never as a whole: it would be as large as the granules themselves.
+        for number, granule in enumerate(self.granules):
+            digest.update(f"{', ' if number else ''}{json.dumps(_identity(granule))}".encode())
+        before = f", {json.dumps(self.ancestors)}" if self.ancestors else ""
+        digest.update(f"], {json.dumps(spares)}{before}]".encode())
+        return digest.hexdigest()
+
+    @cached_property
+    def revisions(self) -> dict[str, int]:
+        """Id → place in the row of plans, this one the last."""
+        return {name: place for place, name in enumerate((*self.ancestors, self.id))}
+
+    def as_first(self) -> Plan:
+        """What is computed, without what was before."""
+        return replace(self, ancestors=(), since={}) if self.ancestors else self
 
     @property
     def days(self) -> tuple[dt.date, ...]:
@@ -130,8 +148,8 @@ class Plan:
 
     def region_pixels(self, region: Region) -> int:
         """Number of pixels of a region."""
-        height, width = self.region_geobox(region).shape
-        return height * width
+        window = self.lattice.window(region.iy, region.ix)
+        return window.height * window.width
 
     @cached_property
     def aoi_geometry(self) -> BaseGeometry | None:
@@ -179,7 +197,7 @@ def build_plans(items: Iterable[pystac.Item], config: RunConfig) -> dict[str, Pl
         raise empty
     if config.period is None:
         return plans
-    layers = _layers({day for plan in plans.values() for day in plan.granule_days}, config)
+    layers = layers_of({day for plan in plans.values() for day in plan.granule_days}, config)
     return {name: _in_layers(plan, layers) for name, plan in plans.items()}
 
 
@@ -190,7 +208,7 @@ def _in_layers(plan: Plan, layers: tuple[Period, ...]) -> Plan:
     for region, touching in plan.index.items():
         for row in touching:
             rows[Region(layer_of[row], region.iy, region.ix)].append(row)
-    return replace(plan, layers=layers, index=_in_order(rows))
+    return replace(plan, layers=layers, index=in_order(rows))
 
 
 def _dropped_with(granules: Sequence[Granule], everything: Processings, *, first: bool) -> list[Dropped]:
@@ -234,7 +252,7 @@ def _freeze(acquisitions: Processings, config: RunConfig) -> Plan:
     granules, outside = _within(granules, touched)
     spares = {g.id: acquisitions.spares[g.id] for g in granules if g.id in acquisitions.spares}
     days = [solar_day(granule.time, longitude) for granule in granules]
-    layers = _layers(days, config)
+    layers = layers_of(days, config)
     index = _index(granules, touched, [period_index(layers, day) for day in days])
     if config.overviews:
         granules, spares = with_overviews(granules, spares, lattice)
@@ -252,8 +270,8 @@ def _freeze(acquisitions: Processings, config: RunConfig) -> Plan:
 def _usable_granules(
     items: Iterable[pystac.Item], config: RunConfig
 ) -> tuple[list[Granule], dict[str, BaseGeometry], list[Dropped]]:
-    """Granules, what is known of their ground by id, and the items that are no granule."""
-    granules, footprints, dropped = [], {}, []
+    """Granules, what is known of their ground by id, and the items that are no granule, in order of time."""
+    granules, footprints, refused = [], {}, []
     for item in items:
         try:
             granule = granule_from_item(item, config.offset, config.assets)
@@ -263,7 +281,8 @@ def _usable_granules(
         except ItemError as error:
             if config.on_error == "raise":
                 raise
-            dropped.append(Dropped(item.id, str(error)))
+            refused.append((str(item.properties.get("datetime")), Dropped(item.id, str(error))))
+    dropped = [item for _, item in sorted(refused, key=lambda found: (found[0], found[1].id))]
     if not granules:
         reasons = f": {dropped[0].reason}" if dropped else ""
         raise EmptySearchError(f"no usable item among {len(dropped)}{reasons}")
@@ -312,7 +331,7 @@ def _within(
     return inside, outside
 
 
-def _layers(days: Iterable[dt.date], config: RunConfig) -> tuple[Period, ...]:
+def layers_of(days: Iterable[dt.date], config: RunConfig) -> tuple[Period, ...]:
     """A layer a solar day that has granules; or a layer a period, none left out between the first and the last."""
     found = sorted(set(days))
     if config.period is None:
@@ -329,13 +348,23 @@ def _layers(days: Iterable[dt.date], config: RunConfig) -> tuple[Period, ...]:
 def _index(
     granules: Sequence[Granule], touched: Mapping[GeoBox, set[tuple[int, int]]], layers: Sequence[int]
 ) -> dict[Region, tuple[int, ...]]:
-    rows: dict[Region, list[int]] = defaultdict(list)
-    for row, (granule, layer) in enumerate(zip(granules, layers, strict=True)):
-        for iy, ix in touched[granule.red.geobox]:
-            rows[Region(layer, iy, ix)].append(row)
-    return _in_order(rows)
+    rows_of: dict[int, list[int]] = defaultdict(list)
+    for row, layer in enumerate(layers):
+        rows_of[layer].append(row)
+    index: dict[Region, tuple[int, ...]] = {}
+    # Layer by layer, so that what is in the making is small; regions with the same granules share them.
+    for layer, rows in sorted(rows_of.items()):
+        touching: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for row in rows:
+            for place in touched[granules[row].red.geobox]:
+                touching[place].append(row)
+        shared: dict[tuple[int, ...], tuple[int, ...]] = {}
+        for iy, ix in sorted(touching):
+            own = tuple(touching[iy, ix])
+            index[Region(layer, iy, ix)] = shared.setdefault(own, own)
+    return index
 
 
-def _in_order(rows: Mapping[Region, list[int]]) -> dict[Region, tuple[int, ...]]:
+def in_order(rows: Mapping[Region, list[int]]) -> dict[Region, tuple[int, ...]]:
     """An index by region, its rows ascending."""
     return {region: tuple(sorted(rows[region])) for region in sorted(rows)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -73,10 +75,12 @@ class RegionRecord:
     """Pixels whose centre lies in the AOI."""
     checksums: dict[str, str] = field(default_factory=dict)
     """Variable → kind and checksum of its pixels; set by whoever wrote them."""
+    worker: str = ""
+    """Host and process that wrote them."""
 
     def with_checksums(self, checksums: dict[str, str]) -> RegionRecord:
-        """The record of the region after it was written."""
-        return replace(self, checksums=checksums)
+        """The record of the region after this process wrote it."""
+        return replace(self, checksums=checksums, worker=f"{socket.gethostname()}:{os.getpid()}")
 
 
 def compute_region(plan: Plan, region: Region, reader: Reader) -> tuple[dict[str, NDArray[Any]], RegionRecord]:

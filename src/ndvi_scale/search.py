@@ -11,8 +11,8 @@ import difflib
 import logging
 import math
 import re
-from collections import Counter
-from dataclasses import dataclass, replace
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,6 +67,25 @@ def search_items(
 
     Raises ConfigError, SearchError, and EmptySearchError, which counts what removed the items, if none fits.
     """
+    found = iter_items(
+        catalog, aoi=aoi, datetime=datetime, cloud_cover=cloud_cover, collection=collection, cache=cache
+    )
+    return sorted(found, key=lambda item: (item_moment(item), item.id))
+
+
+def iter_items(
+    catalog: str | Path,
+    *,
+    aoi: Aoi | None = None,
+    datetime: str | None = None,
+    cloud_cover: float | None = None,
+    collection: str | None = None,
+    cache: str | Path | None = None,
+) -> Iterator[pystac.Item]:
+    """What `search_items` returns, one by one in the order in which the source has them; raises as it does.
+
+    Only ids are kept of what was yielded, so that a file of a hundred thousand items need not fit the memory.
+    """
     if cloud_cover is not None and not 0 <= cloud_cover <= _PERCENT:
         raise ConfigError(f"cloud_cover {cloud_cover}: it is a percentage. Give a number from 0 to 100.")
     interval = None if datetime is None else parse_interval(datetime)
@@ -74,11 +93,15 @@ def search_items(
     wanted = Wanted(aoi, interval, cloud_cover, collection or (source and source.collection), dates=datetime)
     asking = _Asking(where, None if cache is None else Path(cache), _at_once(source))
     found = _search_auto(asking, wanted, source) if collection == AUTO else _search(asking, wanted)
+    kept = 0
+    for item in found.kept:
+        item_moment(item)  # refused here, whoever asks
+        kept += 1
+        yield item
     if found.removed:
         logger.info("%s: %d items seen; on the client, %s", shown(where), found.seen, _counted(found.removed))
-    if not found.kept:
+    if not kept:
         raise EmptySearchError(_nothing_fits(where, found.seen, found.removed))
-    return sorted(found.kept, key=lambda item: (_moment(item), item.id))
 
 
 @dataclass(frozen=True)
@@ -90,13 +113,13 @@ class _Asking:
     at_once: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Found:
-    """What a search brought."""
+    """What a search brings; the numbers are known when all that is kept was taken."""
 
-    kept: list[pystac.Item]
-    seen: int
-    removed: Counter[str]
+    kept: Iterable[pystac.Item]
+    seen: int = 0
+    removed: Counter[str] = field(default_factory=Counter)
     """How many items failed which predicate."""
 
 
@@ -126,9 +149,9 @@ def _at_once(source: Source | None) -> int:
 
 
 def _search(asking: _Asking, wanted: Wanted) -> _Found:
-    items = _unique(_read(asking, wanted), asking.where)
-    kept, removed = _select(items, wanted)
-    return _Found(kept, len(items), removed)
+    found = _Found(())
+    found.kept = _select(_unique(_read(asking, wanted), asking.where, found), wanted, found)
+    return found
 
 
 def _search_auto(asking: _Asking, wanted: Wanted, source: Source | None) -> _Found:
@@ -144,11 +167,12 @@ def _search_auto(asking: _Asking, wanted: Wanted, source: Source | None) -> _Fou
             f"collections. Give the collection by its id, or leave it out; {AUTO} is for {able}."
         )
     parts = {name: _search(asking, replace(wanted, collection=name, cloud_cover=None)) for name in source.auto}
-    joined = join_collections({name: part.kept for name, part in parts.items()})
+    joined = join_collections({name: list(part.kept) for name, part in parts.items()})
     _report_holes(joined, asking.where)
-    kept, too_cloudy = _select(joined.items, Wanted(None, None, wanted.cloud_cover, None))
-    removed = sum((part.removed for part in parts.values()), too_cloudy)
-    return _Found(kept, sum(part.seen for part in parts.values()), removed)
+    found = _Found((), sum(part.seen for part in parts.values()))
+    found.kept = list(_select(joined.items, Wanted(None, None, wanted.cloud_cover, None), found))
+    found.removed = sum((part.removed for part in parts.values()), found.removed)
+    return found
 
 
 def _report_holes(joined: Joined, where: str) -> None:
@@ -184,30 +208,33 @@ def _read(asking: _Asking, wanted: Wanted) -> Iterator[pystac.Item]:
             check_collection(api, collection)
 
 
-def _unique(items: Iterable[pystac.Item], where: str) -> list[pystac.Item]:
-    """Keep the first of items with the same collection and id; pages of a server may overlap."""
-    found: dict[tuple[str | None, str], pystac.Item] = {}
-    seen = 0
+def _unique(items: Iterable[pystac.Item], where: str, found: _Found) -> Iterator[pystac.Item]:
+    """The first of items with the same collection and id, counted; pages of a server may overlap."""
+    names: dict[str | None, set[str]] = defaultdict(set)
+    again = 0
     for item in items:
-        seen += 1
-        found.setdefault((item.collection_id, item.id), item)
-    if seen > len(found):
-        logger.info("%s: %d items came more than once and are kept once", shown(where), seen - len(found))
-    return list(found.values())
+        known = names[item.collection_id]
+        if item.id in known:
+            again += 1
+            continue
+        known.add(item.id)
+        found.seen += 1
+        yield item
+    if again:
+        logger.info("%s: %d items came more than once and are kept once", shown(where), again)
 
 
-def _select(items: list[pystac.Item], wanted: Wanted) -> tuple[list[pystac.Item], Counter[str]]:
-    """Items that fit, and how many others failed which predicate first."""
+def _select(items: Iterable[pystac.Item], wanted: Wanted, found: _Found) -> Iterator[pystac.Item]:
+    """Items that fit; how many others failed which predicate first is counted."""
     predicates = _predicates(wanted)
     removed = Counter({reason: 0 for reason, _ in predicates})
-    kept = []
     for item in items:
         failed = next((reason for reason, fits in predicates if not fits(item)), None)
         if failed is None:
-            kept.append(item)
+            yield item
         else:
             removed[failed] += 1
-    return kept, Counter({reason: number for reason, number in removed.items() if number})
+    found.removed = Counter({reason: number for reason, number in removed.items() if number})
 
 
 def _predicates(wanted: Wanted) -> list[tuple[str, Callable[[pystac.Item], bool]]]:
@@ -219,7 +246,7 @@ def _predicates(wanted: Wanted) -> list[tuple[str, Callable[[pystac.Item], bool]
         shapely.prepare(wanted.aoi.geometry)
         tests.append((f"outside the region {wanted.aoi.source}", partial(_overlaps, wanted.aoi)))
     if (interval := wanted.interval) is not None:
-        tests.append((f"outside the dates {wanted.dates}", lambda item: _moment(item) in interval))
+        tests.append((f"outside the dates {wanted.dates}", lambda item: item_moment(item) in interval))
     if (limit := wanted.cloud_cover) is not None:
         tests.append(("without eo:cloud_cover", lambda item: item_cloud_cover(item) is not None))
         tests.append((f"above {limit:g} % cloud cover", lambda item: (item_cloud_cover(item) or 0.0) <= limit))
@@ -246,7 +273,8 @@ def _nothing_fits(where: str, seen: int, removed: Counter[str]) -> str:
 # What an item says of itself
 
 
-def _moment(item: pystac.Item) -> dt.datetime:
+def item_moment(item: pystac.Item) -> dt.datetime:
+    """When it was sensed, aware. Raises SearchError if it does not say."""
     moment = item.datetime or item.common_metadata.start_datetime
     if moment is None:
         raise SearchError(

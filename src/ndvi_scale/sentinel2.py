@@ -177,8 +177,9 @@ def baseline_rank(baseline: tuple[int, int]) -> tuple[int, int]:
 def item_baseline(properties: Mapping[str, Any]) -> tuple[int, int] | None:
     """Processing baseline from an item's properties, or from its product name; None where neither has it."""
     for key in BASELINE_KEYS:
-        with contextlib.suppress(ValueError):
-            return parse_baseline(str(properties.get(key)))
+        if key in properties:
+            with contextlib.suppress(ValueError):
+                return parse_baseline(str(properties[key]))
     match = re.search(r"_N(\d{2})(\d{2})_", str(properties.get("s2:product_uri", "")))
     return (int(match[1]), int(match[2])) if match else None
 
@@ -222,8 +223,9 @@ def _check_baselines(properties: Mapping[str, Any]) -> None:
     """Raises ValueError where two fields tell different baselines; one that is not of the form tells none."""
     said = {}
     for key in BASELINE_KEYS:
-        with contextlib.suppress(ValueError):
-            said[key] = parse_baseline(str(properties.get(key)))
+        if key in properties:
+            with contextlib.suppress(ValueError):
+                said[key] = parse_baseline(str(properties[key]))
     if len(set(said.values())) > 1:
         raise ValueError(
             f"{' and '.join(f'{key} {properties[key]}' for key in said)} contradict each other; "
@@ -252,8 +254,8 @@ def applied_flag(properties: Mapping[str, Any]) -> str | None:
 
 def is_jp2(asset: Mapping[str, Any]) -> bool:
     """Whether an asset is a JPEG 2000 file, which is ESA's own: nobody has touched its pixels."""
-    path = urlsplit(str(asset.get("href"))).path
-    return "jp2" in str(asset.get("type")).lower() or path.lower().endswith(".jp2")
+    href = str(asset.get("href")).lower()
+    return "jp2" in str(asset.get("type")).lower() or (".jp2" in href and urlsplit(href).path.endswith(".jp2"))
 
 
 def declared_offset(asset: Mapping[str, Any]) -> int | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ndvi_scale.errors import ConfigError, EmptySearchError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     import pystac
 
@@ -52,11 +52,17 @@ class Settings:
         return cls(config, items, out, storage, cache, values["catalog"])
 
     def find_items(self) -> list[pystac.Item]:
-        """Search the catalog, or take the saved items that fit."""
-        from ndvi_scale.search import search_items
+        """Search the catalog, or take the saved items that fit; in order of time."""
+        from ndvi_scale.search import item_moment
+
+        return sorted(self._items(), key=lambda item: (item_moment(item), item.id))
+
+    def _items(self) -> Iterator[pystac.Item]:
+        """The same in any order, one by one: all at once may not fit the memory."""
+        from ndvi_scale.search import iter_items
 
         config = self.config
-        found = search_items(
+        found = iter_items(
             self.items or self.catalog or config.catalog,
             aoi=config.aoi,
             datetime=config.datetime,
@@ -70,13 +76,13 @@ class Settings:
         """Search and freeze."""
         from ndvi_scale.plan import build_plan
 
-        return build_plan(self.find_items(), self.config)
+        return build_plan(self._items(), self.config)
 
     def build_plans(self) -> dict[str, Plan]:
         """Search and freeze, a plan of every zone."""
         from ndvi_scale.plan import build_plans
 
-        return build_plans(self.find_items(), self.config)
+        return build_plans(self._items(), self.config)
 
     def store(self, group: str = "") -> Store:
         """The output, or a group in it."""
@@ -85,27 +91,33 @@ class Settings:
         return open_output(self.out, self.storage, group)
 
 
-def _of_tiles(items: list[pystac.Item], tiles: tuple[str, ...]) -> list[pystac.Item]:
+def _of_tiles(items: Iterable[pystac.Item], tiles: tuple[str, ...]) -> Iterator[pystac.Item]:
     from ndvi_scale.sentinel2 import item_tile
 
-    kept = [item for item in items if item_tile(item.properties, item.id) in tiles]
+    kept = others = 0
+    for item in items:
+        if item_tile(item.properties, item.id) in tiles:
+            kept += 1
+            yield item
+        else:
+            others += 1
     if not kept:
-        raise EmptySearchError(f"none of {len(items)} items is of tile {', '.join(tiles)}: check its name")
-    logger.info("%d items are of other tiles than %s", len(items) - len(kept), ", ".join(tiles))
-    return kept
+        raise EmptySearchError(f"none of {others} items is of tile {', '.join(tiles)}: check its name")
+    logger.info("%d items are of other tiles than %s", others, ", ".join(tiles))
 
 
 def _items_digest(items: str | Path) -> str:
     """What stands for saved items in a configuration: other contents are another run."""
     import hashlib
 
+    from ndvi_scale.config import SAVED
     from ndvi_scale.web import is_url, shown
 
     if is_url(str(items)):
         raise ConfigError(f"{shown(str(items))}: saved items are a file: download it, or give it as --catalog")
     path = Path(items)
     try:
-        return f"items {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
+        return f"{SAVED}{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
     except OSError as error:
         raise ConfigError(
             f"{path}: the items cannot be read ({error.strerror}): save some with `search --save`"

@@ -19,15 +19,15 @@ from zarr.errors import ZarrUserWarning
 from ndvi_scale import cf
 from ndvi_scale.composite import is_fill, outputs
 from ndvi_scale.errors import StoreError
+from ndvi_scale.lattice import Region
 from ndvi_scale.places import brief
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
     from ndvi_scale.composite import Output
-    from ndvi_scale.lattice import Region
     from ndvi_scale.plan import Plan
     from ndvi_scale.store import Store
 
@@ -48,6 +48,11 @@ CHECKSUM: Final = "xxh3_128"
 that version 0.1 began. A fifteenth of its time."""
 
 
+TIMES_IN_CHUNK: Final = 4096
+"""Layers in a chunk of ``time`` and ``time_bnds``, however many there are: where the axis grows, their chunk is
+written anew with more in it, and whoever reads it by the metadata of before finds what was there before."""
+
+
 def create_template(store: Store, plan: Plan) -> None:
     """Write every object of the cube but its pixels; says ``status: incomplete``. Does nothing if it is there.
 
@@ -58,7 +63,7 @@ def create_template(store: Store, plan: Plan) -> None:
         return
     attributes = {
         **cf.cube_attributes(plan),
-        MARKER: {"version": version("ndvi-scale"), "plan": plan.id, "config": plan.config.as_dict()},
+        MARKER: marker(plan),
         "status": "incomplete",
     }
     with store.reporting("written"):
@@ -66,14 +71,19 @@ def create_template(store: Store, plan: Plan) -> None:
         group = zarr.open_group(store.zarr(), mode="a", zarr_format=plan.config.zarr_format, use_consolidated=False)
         group.attrs.put(attributes)
         for name, variable in cf.coordinates(plan).items():
-            array: Any = group[name] if name in group else _create(group, name, variable)
+            array: Any = _of_shape(group, name, variable.values.shape) or _create(group, name, variable)
             array[...] = variable.values
         for output in reversed(outputs(plan.config)):
-            if output.name not in group:
+            if not _of_shape(group, output.name, plan.shape):
                 _create_output(group, plan, output)
-        _consolidate(store, plan.config.zarr_format)
+        consolidate(store.zarr(), plan.config.zarr_format)
     if plan.config.shard is not None:
         _warn_of_shards()
+
+
+def marker(plan: Plan) -> dict[str, Any]:
+    """What the group says of the run that makes it."""
+    return {"version": version("ndvi-scale"), "plan": plan.id, "config": plan.config.as_dict()}
 
 
 @cache
@@ -104,9 +114,15 @@ def create_root(store: Store, plans: Mapping[str, Plan]) -> None:
 
 def _has_template(store: Store, plan: Plan) -> bool:
     try:
-        return outputs(plan.config)[0].name in _group(store, "r")
+        return outputs(plan.config)[0].name in open_group(store, "r")
     except (FileNotFoundError, StoreError):
         return False
+
+
+def _of_shape(group: zarr.Group, name: str, shape: tuple[int, ...]) -> Any:
+    """The array that is there; None where there is none, or one that was begun for another axis and is empty."""
+    array: Any = group.get(name)
+    return array if array is not None and array.shape == shape else None
 
 
 def _create(group: zarr.Group, name: str, variable: cf.Variable) -> zarr.Array[Any]:
@@ -115,10 +131,25 @@ def _create(group: zarr.Group, name: str, variable: cf.Variable) -> zarr.Array[A
         name,
         shape=like.shape,
         dtype=like.dtype,
-        chunks=like.shape,
+        chunks=time_chunks(variable),
+        overwrite=name in group,
         fill_value=None if group.metadata.zarr_format == cf.ZARR_V2 else 0,
         **_named(group, variable.dims, variable.attrs),
     )
+
+
+def refit_times(group: zarr.Group, name: str, variable: cf.Variable) -> None:
+    """Make a coordinate along time anew where its chunk is as long as the axis was, as the first ones have it."""
+    array: Any = group[name]
+    if array.chunks != time_chunks(variable):
+        del group[name]
+        _create(group, name, variable)
+
+
+def time_chunks(variable: cf.Variable) -> tuple[int, ...]:
+    """Chunk of a coordinate: all of it, but along time."""
+    sizes = zip(variable.dims, variable.values.shape, strict=True)
+    return tuple(TIMES_IN_CHUNK if dim == "time" else size for dim, size in sizes)
 
 
 def _create_output(group: zarr.Group, plan: Plan, output: Output) -> None:
@@ -133,6 +164,7 @@ def _create_output(group: zarr.Group, plan: Plan, output: Output) -> None:
         chunks=(1, *plan.chunk_shape),
         shards=(1, *plan.shard_shape) if plan.shard_shape else None,
         fill_value=output.fill if fill or zarr_format != cf.ZARR_V2 else None,
+        overwrite=output.name in group,
         compressors=_compressor(zarr_format),
         **_named(group, ("time", "y", "x"), attrs),
     )
@@ -153,10 +185,21 @@ def _named(group: zarr.Group, dims: tuple[str, ...], attrs: Mapping[str, Any]) -
 
 
 def open_arrays(store: Store, plan: Plan) -> Mapping[str, zarr.Array[Any]]:
-    """The variables that regions fill, by name, open for writing."""
+    """The variables that regions fill, by name, open for writing.
+
+    They are as long as the axis of the plan, whatever is stored: objects beyond the stored end are seen by nobody
+    until the axis has grown (`axis.commit`).
+    """
     with store.reporting("opened"):
-        group = _group(store, "r+")
-        return {output.name: group[output.name] for output in outputs(plan.config)}  # pyright: ignore[reportReturnType]
+        group = open_group(store, "r+")
+        return {output.name: _as_planned(group[output.name], plan) for output in outputs(plan.config)}
+
+
+def _as_planned(array: Any, plan: Plan) -> zarr.Array[Any]:
+    """An array with the plan's shape in memory."""
+    stored = array.async_array
+    metadata = stored.metadata.update_shape(plan.shape)
+    return zarr.Array(type(stored)(metadata=metadata, store_path=stored.store_path, config=stored.config))
 
 
 def object_names(plan: Plan, region: Region) -> list[str]:
@@ -165,6 +208,15 @@ def object_names(plan: Plan, region: Region) -> list[str]:
     if plan.config.zarr_format != cf.ZARR_V2:
         place = "c/" + place.replace(".", "/")
     return [f"{output.name}/{place}" for output in outputs(plan.config)]
+
+
+def strays(plan: Plan, names: Iterable[str]) -> list[str]:
+    """Of the names under a group's URL, those of regions that the plan does not have: an older one had them."""
+    prefixes = tuple(
+        name.removesuffix("0/0/0").removesuffix("0.0.0") for name in object_names(plan, Region(0, 0, 0))
+    )
+    ours = {name for region in plan.index for name in object_names(plan, region)}
+    return [name for name in names if name.startswith(prefixes) and name[-1].isdigit() and name not in ours]
 
 
 def write_region(
@@ -201,18 +253,66 @@ def checksum(values: NDArray[Any]) -> str:
     return f"{CHECKSUM}:{xxhash.xxh3_128_hexdigest(_stored_bytes(values))}"
 
 
+def read_region(store: Store, plan: Plan, region: Region) -> dict[str, NDArray[Any]]:
+    """Each variable's pixels of a region, as they are stored; fill where there is no object.
+
+    Raises StoreError for an object that is damaged. Blosc reads beyond the end of one that was cut short, which can
+    end the process, so its length is compared with what its header says before it is unpacked.
+    """
+    return {
+        output.name: _shard(store, plan, region, output)
+        if plan.shard_shape
+        else _chunk(store, plan, region, name, output)
+        for output, name in zip(outputs(plan.config), object_names(plan, region), strict=True)
+    }
+
+
+def _shard(store: Store, plan: Plan, region: Region, output: Output) -> NDArray[Any]:
+    """Through zarr-python: a shard ends with an index that has a checksum."""
+    rows, columns = plan.lattice.window(region.iy, region.ix).slices
+    try:
+        return np.asarray(_as_planned(open_group(store, "r")[output.name], plan)[region.layer, rows, columns])
+    except Exception as error:
+        raise StoreError(f"{output.name} of region {tuple(region)} cannot be read: {brief(error)}") from error
+
+
+def _chunk(store: Store, plan: Plan, region: Region, name: str, output: Output) -> NDArray[Any]:
+    from numcodecs import Blosc
+
+    window, shape = plan.lattice.window(region.iy, region.ix), plan.chunk_shape
+    data, dtype = store.get_data(name), np.dtype(output.dtype).newbyteorder("<")
+    if data is None:
+        return np.full((window.height, window.width), output.fill, output.dtype)
+    packed, unpacked = (int.from_bytes(data[at : at + 4], "little") for at in (_PACKED_AT, _UNPACKED_AT))
+    if len(data) < _HEADER or packed != len(data) or unpacked != shape[0] * shape[1] * dtype.itemsize:
+        raise StoreError(
+            f"{name} has {len(data)} bytes, its header tells of {packed}: it was cut short or overwritten"
+        )
+    try:
+        pixels = np.frombuffer(Blosc().decode(data), dtype).reshape(shape)
+    except Exception as error:
+        raise StoreError(f"{name} cannot be unpacked: {brief(error)}") from error
+    return pixels[: window.height, : window.width]
+
+
+_HEADER, _UNPACKED_AT, _PACKED_AT = 16, 4, 12
+"""Blosc's header: its length, and where it has the bytes unpacked and packed (c-blosc, README_CHUNK_FORMAT)."""
+
+
+def is_as_written(values: NDArray[Any], expected: str) -> bool:
+    """Whether pixels have a checksum of the ledger, of whatever kind. Raises StoreError for one that is unknown."""
+    if expected.startswith(f"{CHECKSUM}:"):
+        return checksum(values) == expected
+    if ":" in expected:
+        raise StoreError(
+            f"checksum {expected!r} is of a kind that this version does not know: use the version that wrote it"
+        )
+    return hashlib.sha256(_stored_bytes(values)).hexdigest() == expected
+
+
 def _stored_bytes(values: NDArray[Any]) -> memoryview:
     """Bytes of an array, C order, little endian; copies only what is otherwise."""
     return np.ascontiguousarray(values, values.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
-
-
-def finalise(store: Store, plan: Plan, summary: Mapping[str, Any]) -> None:
-    """Say ``status: complete`` and what the run counted."""
-    with store.reporting("written"):
-        group = _group(store, "r+")
-        marker = {**dict(group.attrs[MARKER]), **summary}  # pyright: ignore[reportArgumentType, reportCallIssue]
-        group.attrs.update({"status": "complete", MARKER: marker})
-        _consolidate(store, plan.config.zarr_format)
 
 
 def read_attributes(store: Store) -> dict[str, Any] | None:
@@ -221,9 +321,15 @@ def read_attributes(store: Store) -> dict[str, Any] | None:
         return None
     with store.reporting("read"):
         try:
-            return dict(_group(store, "r").attrs)
+            return dict(open_group(store, "r").attrs)
         except FileNotFoundError:
             return None
+
+
+def is_complete(store: Store, plan: Plan) -> bool:
+    """Whether the group says that all is there of this plan, not of one before. Raises StoreError."""
+    attributes = read_attributes(store) or {}
+    return attributes.get("status") == "complete" and attributes.get(MARKER, {}).get("plan") == plan.id
 
 
 def store_digest(store: Store) -> str:
@@ -233,7 +339,7 @@ def store_digest(store: Store) -> str:
     two arrays that are read in the same chunks, whether those lie in shards or not.
     """
     with store.reporting("read"):
-        return _digest(_group(store, "r"))
+        return _digest(open_group(store, "r"))
 
 
 def _digest(group: zarr.Group) -> str:
@@ -265,13 +371,15 @@ def _canonical(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, default=str).encode()
 
 
-def _group(store: Store, mode: str) -> zarr.Group:
+def open_group(store: Store, mode: str) -> zarr.Group:
+    """The group, each array by its own metadata. Raises FileNotFoundError, StoreError."""
     return zarr.open_group(store.zarr(read_only=mode == "r"), mode=mode, use_consolidated=False)  # pyright: ignore[reportArgumentType]
 
 
-def _consolidate(store: Store, zarr_format: int) -> None:
+def consolidate(store: Any, zarr_format: int) -> None:
+    """Gather the metadata of all arrays in one object of a Zarr store."""
     # One object in place of six makes opening over a network quick. For v3 zarr-python warns that other
     # readers may not know it; those that do not read the arrays' own metadata, which is there as well.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ZarrUserWarning)
-        zarr.consolidate_metadata(store.zarr(), zarr_format=zarr_format)  # pyright: ignore[reportArgumentType]
+        zarr.consolidate_metadata(store, zarr_format=zarr_format)  # pyright: ignore[reportArgumentType]
