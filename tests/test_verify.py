@@ -10,7 +10,7 @@ import pytest
 import zarr
 
 from ndvi_scale import ledger, write
-from ndvi_scale.verify import verify
+from ndvi_scale.verify import discard, verify
 from runs import finished_store, plan_of, run
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def test_damage_is_found_and_mended(
     assert list(found.damaged) == [region]
     assert names[-1].split("/")[0] in found.damaged[region]
     assert not found.sound
-    ledger.forget(store, plan.id, found.damaged)
+    discard(plan, store, found.damaged)
     assert region in verify(plan, store).missing
     report = run(plan, store)
     assert report.computed == 1

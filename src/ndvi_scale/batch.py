@@ -140,6 +140,8 @@ def run_batch(
     reader = reader or open_reader()
     if isinstance(submit, Roomy):
         check_fits(plan, submit, reader.name)
+    store.state_names(lease.FOLDER)  # a wrong address is told at once; what answered once is waited for
+    store = store.patient()
     with lease.hold(store) as held:
         plan = _frozen(plan, store)
         done = _Done.of(plan, _still_there(plan, store, ledger.finished(store, plan)))

@@ -214,6 +214,8 @@ def _run(
     if resumed:
         console.print(f"Resuming {as_markup(store.url)}: {already} of {len(plan.index)} regions are done.")
     place = submit(in_flight)
+    if note := getattr(place, "note", ""):
+        console.print(f"Cluster: {as_markup(note)}", soft_wrap=True)
     with report.progress(console, len(plan.index), already) as advance:
         outcome = batch.run_batch(
             plan,
@@ -426,12 +428,13 @@ def verify(url: str, **flags: Any) -> None:
 def _verified(
     plan: Plan, store: Store, flags: Mapping[str, Any], submit: Callable[[int | None], Submit]
 ) -> Verified:
-    from ndvi_scale import ledger, report
+    from ndvi_scale import report
+    from ndvi_scale.verify import discard
 
     console = open_console()
     found = _examined(plan, store, console)
     if flags["repair"] and not found.sound:
-        ledger.forget(store, plan.id, found.damaged)
+        discard(plan, store, found.damaged)
         _run(plan, store, flags, submit, resumed=True)
         found = _examined(plan, store, console)
     console.print(report.verified_table(found))

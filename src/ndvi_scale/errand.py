@@ -49,7 +49,7 @@ def _held(errand: Errand) -> tuple[Plan, Any, Reader]:
 
     Made by the first thread that asks.
     """
-    store, plan_id = errand.store, errand.plan_id
+    store, plan_id = errand.store.patient(), errand.plan_id
     key = store.url, plan_id, errand.reader.name
     with _lock:
         if key not in _kept:

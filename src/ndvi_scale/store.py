@@ -11,8 +11,8 @@ import json
 import os
 import pickle
 import re
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
@@ -42,6 +42,12 @@ SCHEMES: Final = ("file", "memory", *CLOUD, *ALIASES)
 STATE_SUFFIX: Final = ".run"
 RETRY: Final = {"max_retries": 10, "retry_timeout": timedelta(seconds=60)}
 """A busy server is asked again for a minute. obstore's own three are long to wait for a wrong address."""
+PATIENCE: Final = {
+    "max_retries": 1000,
+    "retry_timeout": timedelta(minutes=3),
+    "backoff": {"init_backoff": timedelta(seconds=0.2), "max_backoff": timedelta(seconds=5), "base": 2},
+}
+"""A server that has answered before is waited for: ten tries are over in four seconds where nobody listens."""
 NO_OAUTH: Final = json.dumps({"private_key": "", "private_key_id": "", "client_email": "", "disable_oauth": True})
 """Stands for a GCS key. Without one ``skip_signature`` holds for reading only, and a put looks for credentials."""
 
@@ -74,6 +80,8 @@ class Store:
     """The run's own objects."""
     origin: Origin | None = field(default=None, repr=False, compare=False)
     """How a service's is opened anew; None where there is nothing secret about it."""
+    waiting: tuple[Place, Place] | None = field(default=None, repr=False, compare=False)
+    """`data` and `state` as `patient` has them, where that makes a difference."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Raises StoreError where secret options were given: what is sent may lie in a scheduler, or in a file."""
@@ -91,6 +99,10 @@ class Store:
         """Make sure that other processes can use it. Raises StoreError."""
         pickle.dumps(self)
 
+    def patient(self) -> Store:
+        """The same store, for who knows that it is there: what does not answer is asked again for minutes."""
+        return replace(self, data=self.waiting[0], state=self.waiting[1]) if self.waiting else self
+
     def zarr(self, *, read_only: bool = False) -> ZarrStore:
         """The group's store as zarr-python wants it."""
         with self.reporting("opened"):
@@ -100,15 +112,16 @@ class Store:
         return self.data.zarr(root, read_only=read_only)
 
     def put_state(self, name: str, data: bytes, *, create: bool = False) -> bool:
-        """Write one object of the run's state; with `create` only if absent. False if it was there already.
+        """Write one object of the run's state; with `create` only if absent: False if it was, with other bytes.
 
-        Raises StoreError when the location cannot be written.
+        With the same bytes it may be ours: a service that dies has perhaps written what it did not confirm, and is
+        asked again. Raises StoreError when the location cannot be written.
         """
         with self.reporting("written"):
             try:
                 obstore.put(self.state.created(), name, data, mode="create" if create else "overwrite")
             except AlreadyExistsError:
-                return False
+                return self.get_state(name) == data
         return True
 
     def get_state(self, name: str) -> bytes | None:
@@ -158,8 +171,14 @@ class Store:
     def _delete(self, place: Place, names: Sequence[str]) -> None:
         with self.reporting("deleted"):
             root = place.existing()
-            if root is not None and names:
+            if root is None or not names:
+                return
+            try:
                 obstore.delete(root, names)
+            except FileNotFoundError:  # of folders; a bucket does not mind
+                for name in names:
+                    with suppress(FileNotFoundError):
+                        obstore.delete(root, name)
 
     def delete(self) -> None:
         """Delete both prefixes whole; the caller has made sure that they are ours. Raises StoreError."""
@@ -292,21 +311,24 @@ def _cloud(name: str, parts: SplitResult, options: Mapping[str, str], group: str
     origin = Origin(url, options, group, settings.secrets, service.elsewhere)
     _allow_plain_http(service, settings)
     try:
-        stores = [
-            CLOUD[name](
-                place,
-                prefix=prefix + suffix + below,
-                config=settings.config,
-                client_options=settings.client or None,
-                retry_config=RETRY,
+        data, state, *waiting = (
+            Prefix(
+                CLOUD[name](
+                    place,
+                    prefix=prefix + suffix + below,
+                    config=settings.config,
+                    client_options=settings.client or None,
+                    retry_config=retry,
+                )
             )
+            for retry in (RETRY, PATIENCE)
             for suffix in ("", STATE_SUFFIX)
-        ]
+        )
     except (BaseError, ValueError) as error:
         # What stands in quotes may come from a key file.
         why = re.sub(r"\"[^\"]*\"|`[^`]*`", "…", brief(error))
         raise StoreError(f"{url} cannot be opened with these settings: {why}; check {service.remedy}") from None
-    return Store(url + below, Prefix(stores[0]), Prefix(stores[1]), origin)
+    return Store(url + below, data, state, origin, (waiting[0], waiting[1]))
 
 
 def _place_and_account(parts: SplitResult) -> tuple[str, str]:

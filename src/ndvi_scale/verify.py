@@ -12,7 +12,7 @@ from ndvi_scale.errors import StoreError
 from ndvi_scale.estimate import default_workers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from ndvi_scale.lattice import Region
     from ndvi_scale.plan import Plan
@@ -49,7 +49,7 @@ class Verified:
 def verify(plan: Plan, store: Store, *, on_done: Callable[[Region], None] | None = None) -> Verified:
     """Read every finished region of a run again and compare its pixels with the ledger's checksums.
 
-    Nothing is written; `ledger.forget` of the damaged ones makes the next run compute them again. `on_done` is
+    Nothing is written; `discard` of the damaged ones makes the next run compute them again. `on_done` is
     called in this thread after each region. Raises StoreError where the arrays cannot be opened.
     """
     done = ledger.finished(store, plan)
@@ -62,6 +62,16 @@ def verify(plan: Plan, store: Store, *, on_done: Callable[[Region], None] | None
                 on_done(region)
     missing = tuple(region for region in plan.regions() if region not in done)
     return Verified(len(done), damaged, missing)
+
+
+def discard(plan: Plan, store: Store, regions: Iterable[Region]) -> None:
+    """Make regions undone, so that the next run computes them again. Raises StoreError.
+
+    Their objects go, too: of a shard that is damaged not even what is to be overwritten can be read.
+    """
+    gone = list(regions)
+    ledger.forget(store, plan.id, gone)
+    store.delete_data([name for region in gone for name in write.object_names(plan, region)])
 
 
 def _examine(plan: Plan, store: Store, record: RegionRecord) -> tuple[Region, str]:

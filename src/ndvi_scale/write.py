@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import time
 import warnings
 from functools import cache, partial
 from importlib.metadata import version
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import xxhash
 import zarr
+from obstore.exceptions import BaseError
 from zarr.codecs import BloscCodec
 from zarr.errors import ZarrUserWarning
 
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
     from ndvi_scale.store import Store
 
 logger = logging.getLogger(__name__)
+
+AGAIN: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0)
+"""Seconds between tries to write to a service that is not reached: it may be away for half a minute."""
 
 MARKER: Final = "ndvi_scale"
 """Group attribute that says that we wrote the store, and by which plan."""
@@ -231,10 +236,23 @@ def write_region(
     layer = slice(region.layer, region.layer + 1)  # in a chunk's own dimensions, or zarr-python copies the pixels
     for name, values in data.items():
         try:
-            _fitting(arrays[name], values)[layer, rows, columns] = values[np.newaxis]
+            _put(_fitting(arrays[name], values), (layer, rows, columns), values)
         except Exception as error:
             raise StoreError(f"region {tuple(region)} of {name} cannot be written: {brief(error)}") from error
     return {name: checksum(values) for name, values in data.items()}
+
+
+def _put(array: zarr.Array[Any], place: tuple[slice, ...], values: NDArray[Any]) -> None:
+    """Write, and again where a service was not reached: obstore itself does not ask again to delete an object."""
+    for wait in (*AGAIN, None):
+        try:
+            array[place] = values[np.newaxis]
+        except BaseError as error:
+            if wait is None or "error sending request" not in str(error):
+                raise
+            time.sleep(wait)
+        else:
+            return
 
 
 def _fitting(array: zarr.Array[Any], values: NDArray[Any]) -> zarr.Array[Any]:

@@ -36,6 +36,8 @@ def open_address(spec: AddressSpec) -> Iterator[Submit]:
     Raises ConfigError for an address that may not be used, ClusterError where nobody answers within `spec.wait`,
     no worker is there within it, or versions differ.
     """
+    from ndvi_scale.cluster.plugin import prepare
+
     address = read_address(spec.scheduler)
     keys = _keys(spec, address)
     until = time.monotonic() + spec.wait
@@ -43,6 +45,7 @@ def open_address(spec: AddressSpec) -> Iterator[Submit]:
     try:
         note = _wait_for_workers(client, spec, until)
         require_same(client)
+        prepare(client, spec)
         yield DaskSubmit(client, look_after=_Watch(spec), note=note)
     finally:
         client.close()

@@ -41,6 +41,8 @@ def open_jobs(spec: JobSpec) -> Iterator[Submit]:
     import dask.config
     from distributed import Client
 
+    from ndvi_scale.cluster.plugin import prepare
+
     _require_program(spec)
     least, most = spec.bounds() or 2 * (spec.workers or spec.processes,)
     settings = {"distributed.scheduler.allowed-failures": LOST_WORKERS - 1}
@@ -57,6 +59,7 @@ def open_jobs(spec: JobSpec) -> Iterator[Submit]:
         note = keeper.wait(client, least)
         LOG.info(note)
         require_same(client)
+        prepare(client, spec)
         expected = most * (1 + spec.cores // spec.processes) if most > least else 0
         yield DaskSubmit(client, expected, keeper.look, note)
 

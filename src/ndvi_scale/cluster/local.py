@@ -30,11 +30,12 @@ def open_local(spec: LocalSpec) -> Iterator[Submit]:
 
     from ndvi_scale.cluster.plugin import prepare
 
+    bounds = spec.bounds()
     settings = {"distributed.scheduler.allowed-failures": LOST_WORKERS - 1}
     with (
         dask.config.set(settings),
         LocalCluster(
-            n_workers=spec.workers,
+            n_workers=bounds[0] if bounds else spec.workers,
             threads_per_worker=spec.threads,
             memory_limit=spec.memory or "auto",
             host="127.0.0.1",
@@ -43,4 +44,7 @@ def open_local(spec: LocalSpec) -> Iterator[Submit]:
         Client(cluster) as client,
     ):
         prepare(client, spec)
-        yield DaskSubmit(client)
+        if bounds is not None:
+            cluster.adapt(minimum=bounds[0], maximum=bounds[1])  # pyright: ignore[reportAttributeAccessIssue]
+        most = bounds[1] if bounds else len(cluster.workers)  # pyright: ignore[reportAttributeAccessIssue]
+        yield DaskSubmit(client, expected=most * (spec.threads + 1), note=f"{most} processes of this machine")

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 def prepare(client: Client, spec: ClusterSpec) -> None:
     """Make the workers of a client fit for regions, those that are to come too; waits for those that are there.
 
-    Raises ClusterError where the
-    workers lack this package.
+    Raises ClusterError where they lack this package.
     """
     level = logging.getLogger("ndvi_scale").getEffectiveLevel()
     try:
