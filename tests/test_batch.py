@@ -261,11 +261,11 @@ def test_overwrite_refuses_a_store_without_our_plan(sandbox: Sandbox, tmp_path: 
 
 def test_two_drivers_do_not_mix_their_ledgers(sandbox: Sandbox, tmp_path: Path) -> None:
     plan, store = runs.finished_store(sandbox, tmp_path)
-    record = next(iter(finished(store, plan).values()))
+    first, second, *_ = finished(store, plan).values()
     one, two = Ledger(store, plan.id), Ledger(store, plan.id)
-    one.add(record)
+    one.add(first)
     one.flush()
-    two.add(record)
+    two.add(second)
     with pytest.raises(StoreError, match=r"another run is writing.*nothing is lost"):
         two.flush()
 
