@@ -254,8 +254,8 @@ def applied_flag(properties: Mapping[str, Any]) -> str | None:
 
 def is_jp2(asset: Mapping[str, Any]) -> bool:
     """Whether an asset is a JPEG 2000 file, which is ESA's own: nobody has touched its pixels."""
-    href = str(asset.get("href")).lower()
-    return "jp2" in str(asset.get("type")).lower() or (".jp2" in href and urlsplit(href).path.endswith(".jp2"))
+    path = urlsplit(str(asset.get("href"))).path
+    return "jp2" in str(asset.get("type")).lower() or path.lower().endswith(".jp2")
 
 
 def declared_offset(asset: Mapping[str, Any]) -> int | None:
