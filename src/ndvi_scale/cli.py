@@ -112,11 +112,9 @@ def run(**flags: Any) -> None:
         _run_zones(settings, flags)
         return
     store = settings.store()
-    if plan is not None:
-        pass
-    elif flags["overwrite"]:
+    if flags["overwrite"]:
         output.check_ours(store)
-    else:
+    elif plan is None:
         plan = output.begin(store, settings.config)
     with _computing(flags) as submit:
         outcome = _run(plan or settings.build_plan(), store, flags, submit, resumed=plan is not None)

@@ -8,10 +8,8 @@ from typing import Any
 import click
 
 from ndvi_scale.errors import ClusterError, ConfigError
-from ndvi_scale.options import json_option, storage_option
+from ndvi_scale.options import cluster_file_option, json_option, storage_option
 from ndvi_scale.terminal import open_console
-
-_file_option = click.option("--cluster-file", metavar="FILE", help="Profiles of clusters, in place of your own.")
 
 
 @click.group()
@@ -20,7 +18,7 @@ def cluster() -> None:
 
 
 @cluster.command("list")
-@_file_option
+@cluster_file_option
 @json_option
 def list_clusters(*, cluster_file: str | None, as_json: bool) -> None:
     """List the profiles of clusters, and the kinds that there are."""
@@ -36,13 +34,13 @@ def list_clusters(*, cluster_file: str | None, as_json: bool) -> None:
 
 @cluster.command()
 @click.argument("name")
-@_file_option
+@cluster_file_option
 def render(name: str, cluster_file: str | None) -> None:
     """Print the script of one job of an HPC cluster, as it would be submitted."""
     from ndvi_scale.cluster import jobqueue, profiles
     from ndvi_scale.cluster.spec import JobSpec
 
-    spec = profiles.find_spec(name, profiles.read_profiles(profiles.as_path(cluster_file)))
+    spec = profiles.spec_of_flags({"cluster": name, "cluster_file": cluster_file})
     if not isinstance(spec, JobSpec):
         raise ConfigError(
             f"cluster {name!r} is of kind {spec.kind}, which submits no job: there is nothing to render"
@@ -52,7 +50,7 @@ def render(name: str, cluster_file: str | None) -> None:
 
 @cluster.command()
 @click.argument("name")
-@_file_option
+@cluster_file_option
 @storage_option
 @click.option("--out", metavar="URL", help="Where a run would write: every worker tries to.")
 @json_option
@@ -65,7 +63,7 @@ def check(name: str, cluster_file: str | None, **flags: Any) -> None:
     from ndvi_scale.cluster.submit import DaskSubmit
     from ndvi_scale.settings import open_output
 
-    spec = profiles.find_spec(name, profiles.read_profiles(profiles.as_path(cluster_file)))
+    spec = profiles.spec_of_flags({"cluster": name, "cluster_file": cluster_file})
     store = open_output(flags["out"], flags["storage"]) if flags["out"] else None
     with open_cluster(spec) as submit:
         if not isinstance(submit, DaskSubmit):

@@ -36,8 +36,13 @@ class Errand:
     def __call__(self, region: Region) -> RegionRecord:
         """Raises as `compute_region` does, and StoreError where plan or output cannot be used."""
         plan, arrays, reader = _held(self)
-        data, record = compute_region(plan, region, reader)
-        return record.with_checksums(write.write_region(arrays, plan, region, data))
+        return compute_and_write(plan, reader, arrays, region)
+
+
+def compute_and_write(plan: Plan, reader: Reader, arrays: Any, region: Region) -> RegionRecord:
+    """One region, from files to objects. Raises as `compute_region` does, and StoreError."""
+    data, record = compute_region(plan, region, reader)
+    return record.with_checksums(write.write_region(arrays, plan, region, data))
 
 
 _lock = threading.Lock()

@@ -87,7 +87,7 @@ def take_over(store: Store) -> Holder | None:
     before = _read(store, names[-1]) if names else None
     if before is None or not before.counts(_now()):
         return None
-    _create(store, _number(names[-1]) + 1, replace(_myself(), released=True))
+    _create(store, number_of(names[-1]) + 1, replace(_myself(), released=True))
     return before
 
 
@@ -102,7 +102,7 @@ class Lease:
     def check(self) -> None:
         """Make sure that no later lease was taken. Raises StoreError."""
         names = self.store.state_names(FOLDER)
-        if names and _number(names[-1]) > self.number:
+        if names and number_of(names[-1]) > self.number:
             raise StoreError(
                 f"another driver has taken over {self.store.url} ({_read(self.store, names[-1])}): this one stops; "
                 "what it noted is kept"
@@ -135,7 +135,7 @@ def _take(store: Store) -> Lease:
             f"{store.url} is being written by {before}: wait for it or stop it; if it is dead, --break-lock takes "
             "over"
         )
-    lease = Lease(store, _number(names[-1]) + 1 if names else 0, _myself())
+    lease = Lease(store, number_of(names[-1]) + 1 if names else 0, _myself())
     if not _create(store, lease.number, lease.holder):
         return _take(store)  # another one was faster, and is told of
     return lease
@@ -175,7 +175,8 @@ def _name(number: int) -> str:
     return f"{FOLDER}{number:08}.json"
 
 
-def _number(name: str) -> int:
+def number_of(name: str) -> int:
+    """The number of a numbered object of a run's state, such as a lease or a segment of the ledger."""
     return int(name.rpartition("/")[2].partition(".")[0])
 
 

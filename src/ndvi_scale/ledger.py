@@ -41,7 +41,7 @@ FLUSH_SECONDS: Final = 2.0
 def save_plan(store: Store, plan: Plan) -> None:
     """Freeze the plan beside the store, `plan.json` last; replaces nothing. Raises StoreError for another one."""
     for name, data in encode_plan(plan).items():
-        if not store.put_state(name, data, create=True) and store.get_state(name) != data:
+        if not store.put_state(name, data, create=True):
             raise StoreError(
                 f"{store.url} has got a plan from another run meanwhile: give another output, or --overwrite"
             )
@@ -142,7 +142,7 @@ def compact(store: Store, held: Lease) -> None:
             except (ValueError, KeyError, TypeError, AttributeError):
                 continue
     held.check()
-    new, data = _segment(_number(names[-1]) + 1), b"\n".join(last.values())
+    new, data = _segment(lease.number_of(names[-1]) + 1), b"\n".join(last.values())
     if not store.put_state(new, data, create=True) or store.get_state(new) != data:
         raise StoreError(
             f"another run is writing to {store.url} (segment {new}): stop one of the two, then run again"
@@ -156,10 +156,6 @@ def _segment(number: int) -> str:
     return f"{FOLDER}{number:08}.jsonl"
 
 
-def _number(name: str) -> int:
-    return int(name.rpartition("/")[2].partition(".")[0])
-
-
 class Ledger:
     """Appends records to a store's ledger, while its driver holds the lease; without, it fails at a segment."""
 
@@ -170,7 +166,7 @@ class Ledger:
         self._pending: list[str] = []
         self._written = time.monotonic()
         names = store.state_names(FOLDER)
-        self._next = _number(names[-1]) + 1 if names else 0
+        self._next = lease.number_of(names[-1]) + 1 if names else 0
 
     def add(self, record: RegionRecord) -> None:
         """Note a finished region; durable after the next flush. Raises StoreError."""

@@ -63,9 +63,12 @@ where_options = _options(
     click.option("--memory", metavar="SIZE", help="Limit, such as 4GB (80 % of what is free); a worker's own."),
     click.option("--reader", default=DEFAULT_READER, show_default=True, help="What reads the assets."),
 )
+cluster_file_option = click.option(
+    "--cluster-file", metavar="FILE", help="Profiles of clusters, in place of your own."
+)
 cluster_options = _options(
     click.option("--cluster", metavar="NAME", help="Where to compute: `cluster list`; this process by default."),
-    click.option("--cluster-file", metavar="FILE", help="Profiles of clusters, in place of your own."),
+    cluster_file_option,
     click.option("--adapt", metavar="MIN:MAX", help="As many workers as there is work for, between these."),
 )
 storage_option = click.option(

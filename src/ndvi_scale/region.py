@@ -80,7 +80,7 @@ class RegionRecord:
 
     def with_checksums(self, checksums: dict[str, str]) -> RegionRecord:
         """The record of the region after this process wrote it."""
-        return replace(self, checksums=checksums, worker=f"{socket.gethostname()}:{os.getpid()}")
+        return replace(self, checksums=checksums, worker=this_process())
 
 
 def compute_region(plan: Plan, region: Region, reader: Reader) -> tuple[dict[str, NDArray[Any]], RegionRecord]:
@@ -282,6 +282,11 @@ def _outside_aoi(plan: Plan, region: Region) -> NDArray[np.bool_] | None:
     if area is None or area.contains_properly(shapely.box(*geobox.boundingbox.bbox)):
         return None
     return ~centres_inside(geobox, area)
+
+
+def this_process() -> str:
+    """Host and number of this process, as the ledger names it."""
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def total_counters(records: Iterable[RegionRecord]) -> dict[str, int]:

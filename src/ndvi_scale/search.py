@@ -70,7 +70,12 @@ def search_items(
     found = iter_items(
         catalog, aoi=aoi, datetime=datetime, cloud_cover=cloud_cover, collection=collection, cache=cache
     )
-    return sorted(found, key=lambda item: (item_moment(item), item.id))
+    return in_order(found)
+
+
+def in_order(items: Iterable[pystac.Item]) -> list[pystac.Item]:
+    """Items by (datetime, id). Raises SearchError for one that does not say when it was sensed."""
+    return sorted(items, key=lambda item: (item_moment(item), item.id))
 
 
 def iter_items(

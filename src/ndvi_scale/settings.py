@@ -53,9 +53,9 @@ class Settings:
 
     def find_items(self) -> list[pystac.Item]:
         """Search the catalog, or take the saved items that fit; in order of time."""
-        from ndvi_scale.search import item_moment
+        from ndvi_scale.search import in_order
 
-        return sorted(self._items(), key=lambda item: (item_moment(item), item.id))
+        return in_order(self._items())
 
     def _items(self) -> Iterator[pystac.Item]:
         """The same in any order, one by one: all at once may not fit the memory."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import socket
 import tempfile
 import time
 import uuid
@@ -14,7 +13,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from ndvi_scale.cluster.jobqueue import WORKER
 from ndvi_scale.errors import ClusterError, StoreError
+from ndvi_scale.region import this_process
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,10 +27,7 @@ if TYPE_CHECKING:
 PACKAGES: Final = ("ndvi-scale", "numpy", "numba", "zarr", "dask", "distributed", "rasterio", "obstore")
 """Those of which another version may mean other pixels, or no cluster at all."""
 
-SETTINGS: Final = (
-    *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"),
-    *("GDAL_CACHEMAX", "GDAL_NUM_THREADS", "MALLOC_TRIM_THRESHOLD_"),
-)
+SETTINGS: Final = (*WORKER, "GDAL_NUM_THREADS")
 
 CLOCK_S: Final = 30.0
 """Clocks further apart than this make a lease look dead, and a signed request be refused."""
@@ -94,7 +92,7 @@ def check_cluster(client: Client, store: Store | None = None) -> Checked:
 def facts() -> dict[str, Any]:
     """What a process says of itself."""
     return {
-        "place": f"{socket.gethostname()}:{os.getpid()}",
+        "place": this_process(),
         "versions": {"python": platform.python_version(), "gdal": _gdal(), **{n: _version(n) for n in PACKAGES}},
         "settings": {name: os.environ.get(name, "not set") for name in SETTINGS},
         "scratch": _scratch_facts(),

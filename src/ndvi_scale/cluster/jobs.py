@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ndvi_scale.cluster.jobqueue import cluster_class, job_options, log_folder, security
 from ndvi_scale.cluster.keeper import Keeper
-from ndvi_scale.cluster.submit import LOST_WORKERS, DaskSubmit
+from ndvi_scale.cluster.submit import SETTINGS, DaskSubmit
 from ndvi_scale.cluster.versions import require_same
 from ndvi_scale.errors import ClusterError, ConfigError
 
@@ -45,10 +45,9 @@ def open_jobs(spec: JobSpec) -> Iterator[Submit]:
 
     _require_program(spec)
     least, most = spec.bounds() or 2 * (spec.workers or spec.processes,)
-    settings = {"distributed.scheduler.allowed-failures": LOST_WORKERS - 1}
     with (
         _ended_by_signals(),
-        dask.config.set(settings),
+        dask.config.set(SETTINGS),
         _certificates(log_folder(spec)) as keys,
         _cluster(spec, keys) as cluster,
         Client(cluster) as client,

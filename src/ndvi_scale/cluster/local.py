@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ndvi_scale.batch import thread_pool
-from ndvi_scale.cluster.submit import LOST_WORKERS, DaskSubmit
+from ndvi_scale.cluster.submit import SETTINGS, DaskSubmit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,9 +31,8 @@ def open_local(spec: LocalSpec) -> Iterator[Submit]:
     from ndvi_scale.cluster.plugin import prepare
 
     bounds = spec.bounds()
-    settings = {"distributed.scheduler.allowed-failures": LOST_WORKERS - 1}
     with (
-        dask.config.set(settings),
+        dask.config.set(SETTINGS),
         LocalCluster(
             n_workers=bounds[0] if bounds else spec.workers,
             threads_per_worker=spec.threads,

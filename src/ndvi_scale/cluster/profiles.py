@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 import tomllib
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ndvi_scale.cluster.spec import SPECS, make_spec
+from ndvi_scale.cluster.spec import SPECS, make_spec, near
 from ndvi_scale.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -77,11 +76,10 @@ def find_spec(
         settings = {"kind": "address", "scheduler": name}
     else:
         known = [*profiles, *SPECS]
-        near = get_close_matches(name, known, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise ConfigError(
-            f"cluster {name!r} is no profile and no kind{hint}: there are {', '.join(dict.fromkeys(known))}; "
-            f"profiles are tables in {user_file()}, or in a file given by --cluster-file"
+            f"cluster {name!r} is no profile and no kind{near(name, known)}: there are "
+            f"{', '.join(dict.fromkeys(known))}; profiles are tables in {user_file()}, or in a file given by "
+            "--cluster-file"
         )
     given = given or {}
     replaced = {"workers": "adapt", "adapt": "workers"}

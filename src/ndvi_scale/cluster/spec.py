@@ -231,22 +231,23 @@ def make_spec(settings: Mapping[str, Any], where: str = "the settings") -> Clust
     kind = given.pop("kind", "local")
     if kind not in SPECS:
         raise ConfigError(
-            f"{where}: cluster kind {kind!r} is unknown{_near(kind, SPECS)}: give one of {', '.join(SPECS)}"
+            f"{where}: cluster kind {kind!r} is unknown{near(kind, SPECS)}: give one of {', '.join(SPECS)}"
         )
     spec = SPECS[kind]
     known = {field.name for field in fields(spec)}
     for key in given:
         if key not in known:
             raise ConfigError(
-                f"{where}: {key!r} is no setting of a {kind} cluster{_near(key, known)}: it has "
+                f"{where}: {key!r} is no setting of a {kind} cluster{near(key, known)}: it has "
                 f"{', '.join(sorted(known))}"
             )
     return spec(**{key: _typed(spec, key, value, where) for key, value in given.items()})
 
 
-def _near(word: Any, known: Any) -> str:
-    near = get_close_matches(str(word), [str(one) for one in known], n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+def near(word: Any, known: Any) -> str:
+    """The known word that is meant perhaps, as a hint in an error; nothing where none is like it."""
+    found = get_close_matches(str(word), [str(one) for one in known], n=1)
+    return f" (did you mean {found[0]!r}?)" if found else ""
 
 
 def _typed(spec: type[ClusterSpec], key: str, value: Any, where: str) -> Any:
