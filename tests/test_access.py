@@ -16,7 +16,7 @@ import pytest
 from rasterio._env import get_gdal_config
 
 import access_services
-from ndvi_scale import access, sources
+from ndvi_scale import access, sources, tokens
 from ndvi_scale.access import Opening, open_access, require_keys
 from ndvi_scale.errors import ConfigError, ReadError
 from ndvi_scale.lattice import Window
@@ -111,9 +111,9 @@ def test_many_threads_share_one_request_for_a_token(azure: access_services.SasSe
 def test_two_containers_have_a_token_each(azure: access_services.SasService) -> None:
     rule = sources.access_of(f"{azure.blobs.url}/one/a.tif")
     assert rule is not None
-    tokens = {name: access.TOKENS.token(rule, f"{azure.blobs.url}/{name}/a.tif") for name in ("one", "two", "one")}
+    found = {name: tokens.TOKENS.token(rule, f"{azure.blobs.url}/{name}/a.tif") for name in ("one", "two", "one")}
     assert len(azure.asked) == 2
-    assert tokens["one"] != tokens["two"]
+    assert found["one"] != found["two"]
 
 
 @pytest.mark.slow
@@ -137,7 +137,7 @@ def test_a_run_outlives_its_tokens(azure: access_services.SasService, cog: Store
 def test_a_token_that_is_refused_is_renewed_once(
     azure: access_services.SasService, cog: Stored, monkeypatch: pytest.MonkeyPatch, name: str, *, opened: bool
 ) -> None:
-    monkeypatch.setattr(access, "YOUNG_S", 0.0)
+    monkeypatch.setattr(tokens, "YOUNG_S", 0.0)
     reader, href = open_reader(name), blob(azure, cog, f"revoked-{name}-{opened}.tif")
     asset = asset_of(href, cog.shape)
     if opened:
@@ -154,7 +154,7 @@ def test_a_token_that_is_refused_is_renewed_once(
 def test_a_blob_that_is_refused_whatever_the_token(
     azure: access_services.SasService, cog: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(access, "YOUNG_S", 0.0)
+    monkeypatch.setattr(tokens, "YOUNG_S", 0.0)
     href = blob(azure, cog, "forbidden.tif")
     azure.blobs.fail("/sentinel2-l2/forbidden.tif", 403)
     with pytest.raises(ReadError, match="refused the signed link, also a new one") as caught:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import pickle
 import socket
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from ndvi_scale import errand, ledger, open_reader, open_store
+from ndvi_scale import errand, ledger, open_reader, open_store, write
 from ndvi_scale.errand import Errand
 from ndvi_scale.errors import StoreError
 from runs import finished_store, plan_of
@@ -48,3 +49,16 @@ def test_one_that_comes_late_writes_nothing(sandbox: Sandbox, tmp_path: Path, th
     with pytest.raises(StoreError, match=there):
         Errand(store, plan.id, open_reader())(next(plan.regions()))
     assert not store.data_names()
+
+
+def test_a_region_that_the_plan_does_not_have_is_refused(sandbox: Sandbox, tmp_path: Path) -> None:
+    # Without granules it would be written as empty, and be counted as done.
+    whole = plan_of(sandbox)
+    first, other, *_ = whole.regions()
+    plan, store = replace(whole, index={first: whole.index[first]}), open_store(str(tmp_path / "ndvi.zarr"))
+    assert plan.id == whole.id
+    ledger.save_plan(store, plan)
+    write.create_template(store, plan)
+    with pytest.raises(StoreError, match=r"has no region layer 0, .* another part"):
+        Errand(store, plan.id, open_reader())(other)
+    assert Errand(store, plan.id, open_reader())(first).region == first

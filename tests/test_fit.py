@@ -8,7 +8,8 @@ import pytest
 
 from ndvi_scale.errors import ConfigError
 from ndvi_scale.estimate import READER_BYTES, region_memory
-from ndvi_scale.fit import INTERPRETER_BYTES, Room, check_fits
+from ndvi_scale.fit import Room, check_fits
+from ndvi_scale.sizes import INTERPRETER_BYTES
 from runs import plan_of
 
 if TYPE_CHECKING:
@@ -39,3 +40,8 @@ def test_too_many_threads_are_said(sandbox: Sandbox) -> None:
     limit = INTERPRETER_BYTES + READER_BYTES + region_memory(plan)
     with pytest.raises(ConfigError, match=r"2 threads computes 2 regions at once, and 1 of .* fit: give 1 threads"):
         check_fits(plan, Workers(Room(2, limit)), "cog")
+
+
+def test_a_worker_without_room_for_python_is_said(sandbox: Sandbox) -> None:
+    with pytest.raises(ConfigError, match="a worker has 1 MiB, and takes 400 MiB before its first region"):
+        check_fits(plan_of(sandbox), Workers(Room(1, 1 << 20)), "cog")

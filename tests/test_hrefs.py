@@ -150,6 +150,15 @@ def test_what_a_local_catalog_may_name(href: str) -> None:
     assert refusal(href, remote=True)
 
 
+@pytest.mark.parametrize("tail", ["a.tif", "/../../../vsicurl/a.tif", "..\\..\\..\\vsizip\\a.tif"])
+def test_what_a_host_is_decides_whatever_file_of_it_is_named(tail: str) -> None:
+    """A host is looked at once; that a path of it reads like GDAL's names makes it none of them."""
+    assert refusal(f"https://example.org/{tail}", remote=True) == ""
+    assert refusal(f"https://127.0.0.1/{tail}", remote=True)
+    assert refusal(f"s3://bucket/{tail}", remote=True) == ""
+    assert refusal(f"s3://user:key@bucket/{tail}", remote=True)
+
+
 @given(st.ip_addresses(v=4, network="127.0.0.0/8"), st.data())
 def test_loopback_in_any_spelling(address: object, data: st.DataObject) -> None:
     octets = [int(octet) for octet in str(address).split(".")]

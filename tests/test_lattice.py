@@ -18,10 +18,12 @@ from ndvi_scale.lattice import (
     STRIP,
     Bounds,
     Lattice,
+    PerGrid,
     Region,
     Window,
     centres_inside,
     corner,
+    distinct,
     fit_lattice,
     in_strips,
     pixel_place,
@@ -364,3 +366,22 @@ def test_every_region_comes_once_and_layers_one_after_another(
     assert [r.layer for r in found] == sorted(r.layer for r in found)
     whole = in_strips(places(5, 6, 3), lattice_of(chunk))
     assert found == [region for region in whole if region in set(some)]  # whatever is done already
+
+
+def test_what_is_made_per_grid_is_made_once_a_grid_object_and_outlives_the_callers_names() -> None:
+    made: list[GeoBox] = []
+
+    def shape_of(grid: GeoBox) -> tuple[int, int]:
+        made.append(grid)
+        return grid.shape.yx
+
+    def grid(side: int) -> GeoBox:
+        return GeoBox((side, side), Affine(10, 0, 0, 0, -10, 0), "EPSG:32631")
+
+    found, own = PerGrid(shape_of), grid(5)
+    assert [found[own], found[own]] == [(5, 5), (5, 5)]
+    assert made == [own]
+    # Grids that nobody else holds: an id that is given again must not find what was made of another.
+    assert [found[grid(side)] for side in range(1, 200)] == [(side, side) for side in range(1, 200)]
+    assert distinct([own, own, grid(7)])[0] is own
+    assert len(distinct([own, own, grid(7)])) == 2

@@ -275,7 +275,7 @@ def test_another_process_computes_the_same(sandbox: Sandbox) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of distributed's own sockets and event loops at its end
         with (
-            LocalCluster(n_workers=1, threads_per_worker=2, processes=True, dashboard_address=None) as cluster,
+            LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0") as cluster,
             Client(cluster) as client,
         ):
             found = client.compute(lazy).result(timeout=50)

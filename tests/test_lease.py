@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ndvi_scale import lease, ledger, open_store
+from ndvi_scale import lease, ledger, open_store, store_digest
 from ndvi_scale.batch import run_batch, thread_pool
 from ndvi_scale.errors import StoreError
 from runs import plan_of, run
+from test_cli import call
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -147,6 +148,62 @@ def test_who_is_taken_over_stops_before_it_notes_more(sandbox: Sandbox, tmp_path
     assert not ledger.finished(store, plan)
     report = run(plan, store)
     assert report.done == report.regions
+
+
+def test_who_loses_the_output_stops_before_it_says_done(sandbox: Sandbox, tmp_path: Path) -> None:
+    # Another driver deletes it, begins anew, and its lease has the number that ours had.
+    plan, store = plan_of(sandbox), open_store(str(tmp_path / "ndvi.zarr"))
+    begun = []
+
+    def begin_anew(_: object) -> None:
+        if not begun:
+            store.delete()
+            begun.append(lease._create(store, 0, lease._myself()))
+
+    with pytest.raises(StoreError, match="begun anew by another driver"), thread_pool(1) as submit:
+        run_batch(plan, store, submit, in_flight=1, on_done=begin_anew)
+    assert begun == [True]
+
+
+def test_a_lease_that_was_deleted_is_lost(store: Store) -> None:
+    with lease.hold(store) as held:
+        held.check()
+        store.delete()
+        with pytest.raises(StoreError, match="was deleted"):
+            held.check()
+
+
+def test_nobody_overwrites_what_another_driver_writes(
+    sandbox: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "ndvi.zarr")
+    given = ["run", "--items", str(sandbox.items), "--crs", "EPSG:32631", "--chunk", "64", "--out", out]
+    assert call(*given) == 0
+    store = open_store(out)
+    digest = store_digest(store)
+    with lease.hold(store):
+        for more in ([], ["--cluster", "local", "--workers", "1"]):
+            capsys.readouterr()
+            assert call(*given, "--overwrite", *more) == 7
+            told = capsys.readouterr()
+            assert "is being written by" in told.err
+            assert "Cluster:" not in told.out + told.err
+        assert store_digest(store) == digest
+    assert call(*given, "--overwrite") == 0
+    assert store_digest(store) == digest
+
+
+def test_zones_are_taken_over_before_they_are_overwritten(
+    sandbox: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "zones.zarr"
+    given = ["run", "--items", str(sandbox.items), "--grid", "per-zone", "--chunk", "128", "--out", str(out)]
+    assert call(*given) == 0
+    zone = open_store(out, group=next(out.glob("EPSG_*")).name)
+    held_by(zone, host="elsewhere")
+    assert call(*given, "--overwrite") == 7
+    assert "is being written by" in capsys.readouterr().err
+    assert call(*given, "--overwrite", "--break-lock") == 0
 
 
 def test_taking_over_what_nobody_has(store: Store) -> None:

@@ -165,7 +165,7 @@ def test_a_request_that_waits_its_turn_is_signed_when_its_turn_comes(azure: SasS
 def test_a_token_that_is_taken_back_is_asked_for_once_by_all(
     azure: SasService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ndvi_scale.access.YOUNG_S", 0.0)
+    monkeypatch.setattr("ndvi_scale.tokens.YOUNG_S", 0.0)
     asset, dn = scattered(azure)
     reader = open_reader("cog")
     reader.read("item", asset, Window(0, 0, 1, 1))
@@ -206,7 +206,7 @@ def test_an_endpoint_that_gives_no_more_tokens_is_not_stormed(
     azure: SasService, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Hundreds of requests want the same token: they hear of its failure together."""
-    monkeypatch.setattr("ndvi_scale.access._TRIES_AGAIN", 1)
+    monkeypatch.setattr("ndvi_scale.tokens._TRIES_AGAIN", 1)
     asset, dn = scattered(azure)
     reader = CogReader(Patience(tries=3, first_wait=0.1))
     reader.read("item", asset, Window(0, 0, 1, 1))

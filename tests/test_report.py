@@ -19,6 +19,7 @@ import runs
 from ndvi_scale import report
 from ndvi_scale.batch import RunReport
 from ndvi_scale.estimate import Estimate, estimate_plan
+from ndvi_scale.forecast import Calibration, Site, Work, look_ahead
 from ndvi_scale.granules import Dropped
 from ndvi_scale.guard import Verdict
 from ndvi_scale.lattice import Region
@@ -58,6 +59,43 @@ OUTCOME = RunReport(
 
 
 # Sizes
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0.0 s"),
+        (59.44, "59.4 s"),
+        (59.7, "1 min 00 s"),
+        (245, "4 min 05 s"),
+        (3599.6, "1 h 00 min"),
+        (7800, "2 h 10 min"),
+        (360_000, "100 h 00 min"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert report.duration(seconds) == text
+
+
+def test_every_number_of_a_forecast_is_shown() -> None:
+    known = Calibration("[x]", (1, 2), 5, 2.0, 0.01, 0.1, 0.1, 0.01, (1.0, 1.0), 0.1, startup=(3.0, 0.5))
+    outlook = look_ahead(known, Work(100_000, 4e6, 1e6, 10), Site(0, price=0.1))
+    told = "".join(shown(table) for table in report.outlook_tables(outlook))
+    assert "USD" in told
+    for one in outlook.forecasts:
+        for part in (one.wall, one.low, one.high, one.startup):
+            assert report.duration(part) in told
+        assert report.money(one.cost or 0) in told
+        assert one.limit in told
+    for text in outlook.assumptions:
+        assert text in told
+    assert f"beyond {outlook.scheduler_limit} workers scheduler and driver are the limit" in told
+    assert [report.money(amount) for amount in (0.0042, 0.5, 12.3)] == ["0.0042", "0.5", "12.30"]
+    free = look_ahead(known, Work(10, 4e6, 1e6, 10), Site(2))
+    assert "USD" not in "".join(shown(table) for table in report.outlook_tables(free))
+    assert report.outlook_json(outlook)["forecast"]["sizes"][0]["workers"] == 1
+    assert not list(report.outlook_tables(None))
+    assert report.outlook_json(None) == {}
 
 
 @pytest.mark.parametrize(

@@ -195,6 +195,28 @@ def test_real_item_across_the_antimeridian_is_found_on_both_sides(real_data: Pat
     assert len(search_items(path, aoi=parse_bbox((-180, south, east, north)))) == 1
 
 
+def test_a_footprint_that_is_given_anew_is_read_anew(june: Path) -> None:
+    item = load_items(june)[0]
+    before = search.footprint(item)
+    assert search.footprint(item) is before  # a search asks, and the plan of what was found
+    item.geometry = {"type": "Polygon", "coordinates": [[[2, 1], [3, 1], [3, 2], [2, 1]]]}
+    assert search.footprint(item).bounds == (2, 1, 3, 2)
+
+
+def test_footprints_that_are_the_same_are_read_once_and_share_their_memory(june: Path) -> None:
+    one, other = load_items(june)[:2]
+    assert one.geometry == other.geometry
+    assert one.geometry is not other.geometry
+    assert search.footprint(one) is search.footprint(other)
+
+
+def test_a_footprint_that_is_none_is_refused_for_each_item_that_has_it(june: Path) -> None:
+    for one in load_items(june)[:2]:
+        one.geometry = box(0, 40, math.inf, 50)
+        with pytest.raises(SearchError, match=f"item {one.id}: .*the coordinate inf is not"):
+            search.footprint(one)
+
+
 # Sources
 
 

@@ -10,13 +10,13 @@ import pytest
 import zarr
 
 from ndvi_scale import ledger, write
-from ndvi_scale.verify import discard, verify
+from ndvi_scale.lattice import Region
+from ndvi_scale.verify import Verified, discard, verify
 from runs import finished_store, plan_of, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ndvi_scale.lattice import Region
     from ndvi_scale.plan import Plan
     from ndvi_scale.sandbox import Sandbox
     from ndvi_scale.store import Store
@@ -90,6 +90,13 @@ def test_regions_that_are_not_done_are_told(sandbox: Sandbox, tmp_path: Path) ->
     assert found.missing == tuple(regions)
     assert found.checked == len(plan.index) - 2
     assert not found.damaged
+    assert str(found) == f"of {len(plan.index)} regions 2 are not done"
+
+
+def test_only_what_is_wrong_is_said() -> None:
+    damaged = {Region(0, 0, 1): "it was cut short"}
+    assert str(Verified(5, damaged, ())) == "of 5 regions 1 are damaged, the first (0, 0, 1): it was cut short"
+    assert str(Verified(5, {}, ())) == "of 5 regions all are as they were written"
 
 
 def test_nothing_is_written(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -6,39 +6,21 @@ rule covers is read without any, whatever the environment holds. Nothing of a cr
 
 from __future__ import annotations
 
-import datetime as dt
 import os
-import threading
-import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from ndvi_scale.errors import ConfigError
 from ndvi_scale.hrefs import is_remote, unsigned
 from ndvi_scale.sources import Access, access_of
+from ndvi_scale.tokens import TOKENS, TokenPlace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    import requests
     from obstore.store import S3Credential
-
-RENEW_S: Final = 60.0
-"""A token is renewed this long before it expires, as Microsoft's SDK does it: a read that began still ends."""
-
-RENEW_SHARE: Final = 0.2
-"""… or after the first four fifths of its life, where that is short."""
-
-YOUNG_S: Final = 1.0
-"""A token younger than this is not what a server refuses: asking for another would ask for ever."""
-
-NOT_SIGNED: Final = "no token for"
-"""How the message begins where a token could not be had: what follows is about the endpoint, not the asset."""
-
-_TIMEOUT_S: Final = 30.0
-_TRIES_AGAIN: Final = 4
 
 _ANONYMOUS: Final = {
     "AWS_NO_SIGN_REQUEST": "YES",
@@ -193,6 +175,12 @@ def _s3_place(rule: Access | None) -> dict[str, str | bool]:
     }
 
 
+def signed_places(hrefs: Iterable[str]) -> set[TokenPlace]:
+    """What a token is needed for."""
+    ruled = ((access_of(href), href) for href in map(_as_blob, hrefs))
+    return {TokenPlace.of(rule, href) for rule, href in ruled if rule is not None and rule.signing == "sas"}
+
+
 def require_keys(hrefs: Iterable[str]) -> None:
     """Make sure that the keys for all these hrefs are set. Raises ConfigError that names the missing ones."""
     for href in hrefs:
@@ -250,103 +238,3 @@ def _as_blob(href: str) -> str:
     if parts.scheme not in {"az", "abfs", "abfss"} or not at:
         return href
     return f"https://{host.replace('.dfs.', '.blob.')}/{container}{parts.path}"
-
-
-# Tokens
-
-
-@dataclass(frozen=True)
-class _Token:
-    query: str
-    since: float
-    """When it came, on the monotonic clock."""
-    renewed: float
-    """When to ask for another."""
-
-
-class TokenCache:
-    """SAS tokens by endpoint, account and container, for all threads: one request where many need the same one."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._locks: dict[tuple[str, str, str], threading.Lock] = {}
-        self._tokens: dict[tuple[str, str, str], _Token] = {}
-        self._failures: dict[tuple[str, str, str], tuple[float, str]] = {}
-
-    def token(self, rule: Access, href: str, refused: str = "") -> str:
-        """The query that signs a blob's href. Raises OSError when the endpoint gives none."""
-        parts = urlsplit(href)
-        account, container = (parts.hostname or "").partition(".")[0], parts.path.lstrip("/").partition("/")[0]
-        endpoint = (os.environ.get("PC_SDK_SAS_URL") or rule.token_url).rstrip("/")
-        place = endpoint, account, container
-        with self._lock:
-            lock = self._locks.setdefault(place, threading.Lock())
-        with lock:
-            known, now = self._tokens.get(place), time.monotonic()
-            if known is not None:
-                fresh = now < known.renewed and known.query != refused
-                if fresh or now - known.since < YOUNG_S:
-                    return known.query
-            self._tokens[place] = found = self._ask(place)
-            return found.query
-
-    def _ask(self, place: tuple[str, str, str]) -> _Token:
-        """A new token; a failure holds for all that wait for the same one, who else would each ask in turn."""
-        since, why = self._failures.get(place, (-YOUNG_S, ""))
-        if time.monotonic() - since < YOUNG_S:
-            raise ConnectionError(why)
-        try:
-            return _new_token(*place)
-        except OSError as error:
-            self._failures[place] = time.monotonic(), str(error)
-            raise
-
-
-TOKENS: Final = TokenCache()
-"""The tokens of this process."""
-
-
-def _new_token(endpoint: str, account: str, container: str) -> _Token:
-    """Ask for a token, with the subscription key of Microsoft's SDK if there is one."""
-    from obstore.auth.planetary_computer import PlanetaryComputerCredentialProvider
-
-    try:
-        provider = PlanetaryComputerCredentialProvider(
-            account_name=account,
-            container_name=container,
-            session=_token_session(),
-            sas_url=endpoint,
-        )
-        answer: dict[str, Any] = dict(provider())
-    except ImportError as error:
-        raise ConfigError(f"{error}: install it, or set PC_SDK_SUBSCRIPTION_KEY (it may be empty)") from None
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ConnectionError(f"{NOT_SIGNED} {account}/{container} from {endpoint}: {_brief(error)}") from None
-    now = time.monotonic()
-    life = (answer["expires_at"].astimezone(dt.UTC) - dt.datetime.now(dt.UTC)).total_seconds()
-    return _Token(str(answer["sas_token"]).lstrip("?"), now, now + life - min(RENEW_S, RENEW_SHARE * life))
-
-
-def _brief(error: Exception) -> str:
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    return f"HTTP response code: {status}" if status else f"{type(error).__name__}: {error}"
-
-
-def _token_session() -> requests.Session:
-    """A session that tries again, gives up in time, and carries the subscription key to no other host."""
-    import requests
-    from requests.adapters import HTTPAdapter
-    from urllib3 import Retry
-
-    class Session(requests.Session):
-        def request(self, method: str, url: str, **options: Any) -> requests.Response:  # pyright: ignore[reportIncompatibleMethodOverride]
-            answer = super().request(method, url, **{**options, "timeout": _TIMEOUT_S, "allow_redirects": False})
-            if answer.is_redirect:
-                raise ConnectionError("the endpoint redirects, and tokens are asked for at the known place only")
-            return answer
-
-    retry = Retry(total=_TRIES_AGAIN, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504))
-    session = Session()
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, HTTPAdapter(max_retries=retry))
-    return session

@@ -12,7 +12,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from ndvi_scale import axis, guard, lease, ledger, rates, write
-from ndvi_scale.access import require_keys
+from ndvi_scale.access import require_keys, signed_places
 from ndvi_scale.config import config_differences
 from ndvi_scale.errand import Errand, compute_and_write
 from ndvi_scale.errors import ClusterError, NdviScaleError, OffsetConflictError, PlanMismatchError, StoreError
@@ -148,7 +148,8 @@ def run_batch(
         ledger.compact(store, held)
         before = len(done.regions)
         if isinstance(submit, rates.Sharing):
-            submit = rates.SharedSubmit(submit, rates.fewest_connections(plan), in_flight)
+            signed = signed_places(plan.hrefs())
+            submit = rates.SharedSubmit(submit, rates.fewest_connections(plan), in_flight, signed)
         limit = _limit(plan, submit, reader, in_flight)
         run = _Run(plan, store, submit, reader, limit, on_done=on_done, strict=strict)
         failed = run.compute(done, ledger.Ledger(store, plan.id, held))
@@ -209,13 +210,13 @@ class _Run:
         if not isinstance(self.submit, ThreadSubmit):
             self._make_ready(pending)
             task: Callable[[Region], RegionRecord] = Errand(self.store, self.plan.id, self.reader.bare())
-            return _windowed(self.submit, task, pending, self.limit, _not_ahead)
+            return windowed(self.submit, task, pending, self.limit, not_ahead)
         ahead = partial(prefetch_region, self.plan, reader=self.reader)
         for region in pending[: self.limit()]:
             ahead(region)  # their bytes are on the way while the template is written
         self._make_ready(pending)
         task = partial(compute_and_write, self.plan, self.reader, write.open_arrays(self.store, self.plan))
-        return _windowed(self.submit, task, pending, self.limit, ahead)
+        return windowed(self.submit, task, pending, self.limit, ahead)
 
     def _make_ready(self, pending: list[Region]) -> None:
         write.create_template(self.store, self.plan)
@@ -301,11 +302,11 @@ def _still_there(plan: Plan, store: Store, done: dict[Region, RegionRecord]) -> 
     }
 
 
-def _not_ahead(_: Region) -> None:
+def not_ahead(_: Region) -> None:
     """Other processes have readers of their own."""
 
 
-def _windowed(
+def windowed(
     submit: Submit,
     task: Callable[[Region], RegionRecord],
     regions: Iterable[Region],
@@ -335,6 +336,17 @@ def _windowed(
 
 def _taken(queue: deque[Region], count: int) -> list[Region]:
     return [queue.popleft() for _ in range(min(count, len(queue)))]
+
+
+def left_to_do(plan: Plan, store: Store) -> int:
+    """How many regions a run would compute, from its ledger alone; where that is none, objects are looked for, too.
+
+    Raises StoreError.
+    """
+    done = ledger.finished(store, plan)
+    if len(done) == len(plan.index):
+        done = _still_there(plan, store, done)
+    return len(plan.index) - len(done)
 
 
 def read_report(plan: Plan, store: Store) -> RunReport:

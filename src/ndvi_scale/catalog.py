@@ -259,10 +259,14 @@ def _check_feature(feature: Json) -> None:
 
 def _is_deeper(value: Any, depth: int) -> bool:
     """Whether objects and lists stand in one another more than `depth` times; itself without recursion."""
-    level = [value]
+    level, holders = [value], {dict, list}
     for _ in range(depth):
-        nested = [one.values() if isinstance(one, dict) else one for one in level]
-        level = [inner for one in nested for inner in one if isinstance(inner, (dict, list))]
+        level = [
+            inner
+            for one in level
+            for inner in (one.values() if type(one) is dict else one)
+            if type(inner) in holders
+        ]
         if not level:
             return False
     return True

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import tomllib
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from functools import cached_property
@@ -22,6 +21,7 @@ from ndvi_scale.masks import SceneMask, scene_mask
 from ndvi_scale.periods import parse_period
 from ndvi_scale.reducers import parse_reducer
 from ndvi_scale.sentinel2 import BANDS, MASKS, AssetKeys
+from ndvi_scale.tomlfile import read_toml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -234,14 +234,7 @@ def read_config(path: Path) -> dict[str, Any]:
     A relative `aoi`, `items` or `catalog` path counts from the file's folder. Raises ConfigError for an absent
     or malformed file and for an unknown key.
     """
-    try:
-        with path.open("rb") as file:
-            raw = tomllib.load(file)
-    except FileNotFoundError:
-        raise ConfigError(f"no such configuration file: {path}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path} is not a readable TOML file: {error}") from None
-    settings = {key.replace("-", "_"): value for key, value in raw.items()}
+    settings = {key.replace("-", "_"): value for key, value in read_toml(path, "configuration file").items()}
     known = {field.name for field in fields(RunConfig)} | NOT_COMPUTED
     for key in settings:
         if key not in known:

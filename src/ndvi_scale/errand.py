@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from ndvi_scale import ledger, write
@@ -35,21 +36,29 @@ class Errand:
 
     def __call__(self, region: Region) -> RegionRecord:
         """Raises as `compute_region` does, and StoreError where plan or output cannot be used."""
-        plan, arrays, reader = _held(self)
+        plan, arrays, reader = held(self)
+        if region not in plan.index:  # it would be written as empty
+            raise StoreError(
+                f"plan {plan.id[:12]} of {self.store.url} has no region layer {region.layer}, row {region.iy}, "
+                f"column {region.ix} as this process read it: it was made of another part of the same items; write "
+                "that to another output, or on workers that are started anew"
+            )
         return compute_and_write(plan, reader, arrays, region)
 
 
 def compute_and_write(plan: Plan, reader: Reader, arrays: Any, region: Region) -> RegionRecord:
     """One region, from files to objects. Raises as `compute_region` does, and StoreError."""
+    began = time.perf_counter()
     data, record = compute_region(plan, region, reader)
-    return record.with_checksums(write.write_region(arrays, plan, region, data))
+    written = record.with_checksums(write.write_region(arrays, plan, region, data))
+    return replace(written, seconds=time.perf_counter() - began)
 
 
 _lock = threading.Lock()
 _kept: dict[tuple[str, str, str], tuple[Plan, Any, Reader]] = {}
 
 
-def _held(errand: Errand) -> tuple[Plan, Any, Reader]:
+def held(errand: Errand) -> tuple[Plan, Any, Reader]:
     """The plan of a run, its arrays, open, and a reader that keeps what it knows of files from region to region.
 
     Made by the first thread that asks.

@@ -6,13 +6,10 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from ndvi_scale.errors import ConfigError
 from ndvi_scale.estimate import READER_BYTES, region_memory, regions_in_flight
+from ndvi_scale.sizes import INTERPRETER_BYTES
 
 if TYPE_CHECKING:
     from ndvi_scale.plan import Plan
-
-INTERPRETER_BYTES = 400 << 20
-"""What a worker takes before its first region: Python, the libraries, compiled kernels. 243 MiB measured on Python
-3.13 (Linux); the rest is for what allocators keep."""
 
 
 class Room(NamedTuple):
@@ -38,7 +35,12 @@ def check_fits(plan: Plan, submit: Roomy, reader: str) -> None:
     Raises ConfigError that names the chunk, or the threads, that would fit.
     """
     for room in {room for room in submit.memory() if room.limit}:
-        free = max(1, room.limit - INTERPRETER_BYTES)
+        free = room.limit - INTERPRETER_BYTES
+        if free <= 0:
+            raise ConfigError(
+                f"a worker has {room.limit / 2**20:.0f} MiB, and takes {INTERPRETER_BYTES >> 20} MiB before its "
+                "first region: give each 1 GiB or more"
+            )
         share = READER_BYTES + max(0, free - READER_BYTES) // room.threads
         fitting = regions_in_flight(plan, room.threads, free, reader)  # refuses where not even one fits
         if fitting < room.threads:

@@ -236,17 +236,14 @@ def _offset(item: pystac.Item, key: str, fields: Mapping[str, Any], override: in
 
 
 def _native_geobox(item: pystac.Item, key: str, fields: Mapping[str, Any]) -> GeoBox:
-    def find(*names: str) -> Any:
-        return next(
-            (source[n] for source in (fields, item.properties) for n in names if source.get(n)),
-            None,
-        )
-
-    code, transform, shape = find("proj:code", "proj:epsg"), find("proj:transform"), find("proj:shape")
+    said, of_all = fields.get, item.properties.get
+    code = said("proj:code") or said("proj:epsg") or of_all("proj:code") or of_all("proj:epsg")
+    transform: Any = said("proj:transform") or of_all("proj:transform")
+    shape: Any = said("proj:shape") or of_all("proj:shape")
     absent = [
         name
         for name, value in (("proj:code", code), ("proj:transform", transform), ("proj:shape", shape))
-        if value is None
+        if not value
     ]
     if absent:
         raise ItemError(
@@ -256,8 +253,8 @@ def _native_geobox(item: pystac.Item, key: str, fields: Mapping[str, Any]) -> Ge
             asset=key,
         )
     try:
-        numbers = tuple(float(n) for n in transform[:6])
-        return _square_grid(_zone_shape(shape), numbers, code if isinstance(code, str) else f"EPSG:{code}")
+        crs = code if isinstance(code, str) else f"EPSG:{code}"
+        return _square_grid(tuple(shape), tuple(transform[:6]), crs)
     except (TypeError, ValueError, ProjError) as error:
         raise ItemError(
             f"item {item.id}, asset {key!r}: its projection fields make no grid ({code!r}, {transform!r}, "
@@ -268,12 +265,12 @@ def _native_geobox(item: pystac.Item, key: str, fields: Mapping[str, Any]) -> Ge
 
 
 @lru_cache(maxsize=4096)  # one grid for all dates of a tile
-def _square_grid(shape: tuple[int, int], transform: tuple[float, ...], crs: str) -> GeoBox:
-    """Raises ValueError for what is no map of squares."""
-    affine = Affine(*transform)
+def _square_grid(shape: tuple[Any, ...], transform: tuple[Any, ...], crs: str) -> GeoBox:
+    """Of numbers as the item has them. Raises ValueError and TypeError for what is no map of squares."""
+    affine = Affine(*map(float, transform))
     if not (affine.a == -affine.e > 0 and affine.b == affine.d == 0 and math.isfinite(affine.c + affine.f)):
         raise ValueError("pixels are squares, north up")
-    grid = GeoBox(shape, affine, crs)
+    grid = GeoBox(_zone_shape(shape), affine, crs)
     if not _is_map(crs):
         raise ValueError("the CRS is none in metres")
     return grid
@@ -289,7 +286,7 @@ def _is_map(crs: str) -> bool:
     return True
 
 
-def _zone_shape(shape: Any) -> tuple[int, int]:
+def _zone_shape(shape: tuple[Any, ...]) -> tuple[int, int]:
     """Rows and columns that a UTM zone can hold: what is beyond is refused before memory is asked for."""
     height, width = (int(n) for n in shape)
     if not (0 < height <= ZONE_PIXELS[0] and 0 < width <= ZONE_PIXELS[1]):
@@ -299,7 +296,7 @@ def _zone_shape(shape: Any) -> tuple[int, int]:
 
 def _check_grids(item_id: str, assets: Mapping[str, Asset]) -> None:
     red, nir, scl = (assets[band].geobox for band in sentinel2.BANDS)
-    if red != nir:
+    if red is not nir and red != nir:
         raise ItemError(
             f"item {item_id}: red and nir lie on different grids ({red.shape} and {nir.shape})",
             item_id=item_id,

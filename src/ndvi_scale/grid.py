@@ -18,7 +18,7 @@ from odc.geo.geobox import GeoBox
 
 from ndvi_scale.errors import ConfigError
 from ndvi_scale.granules import Dropped, Granule, scl_factor
-from ndvi_scale.lattice import PHASE, Bounds, Lattice, fit_lattice
+from ndvi_scale.lattice import PHASE, Bounds, Lattice, PerGrid, distinct, fit_lattice
 from ndvi_scale.placement import transformer
 
 if TYPE_CHECKING:
@@ -139,9 +139,8 @@ def _anchor(own: Sequence[Granule], area: BaseGeometry) -> Granule | None:
     """The granule, of those in the lattice's own CRS, that covers most of it."""
     if not own:
         return None
-    grids = {granule.red.geobox for granule in own}
-    held = {grid: area.intersection(shapely.box(*bounds_of(grid))).area for grid in grids}
-    return next(granule for granule in own if held[granule.red.geobox] == max(held.values()))
+    held = PerGrid(lambda grid: area.intersection(shapely.box(*bounds_of(grid))).area)
+    return max(own, key=lambda granule: held[granule.red.geobox])  # the first of equals
 
 
 def _native_resolution(granules: Sequence[Granule]) -> float:
@@ -178,7 +177,7 @@ def project(geometry: BaseGeometry, crs: CRS | None) -> BaseGeometry:
 
 def ground(granules: Iterable[Granule], crs: CRS | None) -> BaseGeometry:
     """What granules cover, with or without data, in a CRS."""
-    return shapely.union_all([ground_of(grid, crs) for grid in {g.red.geobox for g in granules}])
+    return shapely.union_all([ground_of(grid, crs) for grid in distinct(g.red.geobox for g in granules)])
 
 
 def ground_of(grid: GeoBox, crs: CRS | None) -> BaseGeometry:

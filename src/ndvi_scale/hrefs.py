@@ -79,6 +79,8 @@ def unsigned(href: str) -> str:
     except ValueError:
         return bare(href)
     place = parts.netloc
+    if "@" not in place and not parts.query:  # most are
+        return href
     if scheme.lower() not in {"az", "abfs", "abfss"}:  # there, what stands before @ is the container
         place = place.rpartition("@")[2]
     pairs = [pair for pair in parts.query.split("&") if pair]
@@ -114,6 +116,7 @@ def unsigned_fields(value: Any) -> Any:
     return [unsigned_fields(inner) for inner in value] if isinstance(value, list) else value
 
 
+@lru_cache(maxsize=1024)  # asked of every item that was read from there
 def is_remote(base: str) -> bool:
     """Whether what was read from `base` is another's word: http(s) from a host that is not this machine."""
     parts = urlsplit(base)
@@ -134,6 +137,8 @@ def refusal(href: str, *, remote: bool) -> str:
         scheme = urlsplit(href).scheme.lower() if "://" in href else ""
     except ValueError as error:
         return f"an href is no URL ({error})"
+    if scheme in REMOTE_SCHEMES:
+        return _refused_place(urlsplit(href).netloc, scheme) if remote else ""
     path = unquote(urlsplit(href).path) if scheme == "file" else href
     # What GDAL or the file system would make of /./vsicurl and /data/../vsicurl.
     if re.match(r"/+vsi", posixpath.normpath(path.replace("\\", "/")), re.IGNORECASE):
@@ -144,13 +149,12 @@ def refusal(href: str, *, remote: bool) -> str:
         return "a remote catalog may not point to local files" if remote else ""
     if scheme == "file":
         return "a remote catalog may not point to local files" if remote else ""
-    if scheme not in REMOTE_SCHEMES:
-        return f"an href of scheme {scheme!r} is not read (only {', '.join(sorted(REMOTE_SCHEMES))} and files)"
-    return _refused_place(href, scheme) if remote else ""
+    return f"an href of scheme {scheme!r} is not read (only {', '.join(sorted(REMOTE_SCHEMES))} and files)"
 
 
-def _refused_place(href: str, scheme: str) -> str:
-    netloc = unquote(urlsplit(href).netloc)
+@lru_cache(maxsize=1024)  # an archive has few hosts and buckets, and millions of files
+def _refused_place(netloc: str, scheme: str) -> str:
+    netloc = unquote(netloc)
     if scheme in BUCKET_SCHEMES:
         return "" if _USER_OF_BUCKET.fullmatch(netloc) else f"{netloc!r} is no name of a bucket"
     if not netloc or not netloc.isprintable() or re.search(r"[\s\\]", netloc):

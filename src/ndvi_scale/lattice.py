@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import shapely
@@ -18,7 +18,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
     from shapely.geometry.base import BaseGeometry
@@ -41,6 +41,31 @@ the border of two strips (`benchmarks/order.py`)."""
 
 Bounds = tuple[float, float, float, float]
 """left, bottom, right, top in a projected CRS, metres."""
+
+
+Made = TypeVar("Made")
+
+
+class PerGrid(Generic[Made]):
+    """What is made once a grid, found by the grid object itself, which granules of a tile share.
+
+    As keys of a dictionary a hundred thousand would cost a minute: a `GeoBox` is hashed with its CRS written out.
+    """
+
+    def __init__(self, make: Callable[[GeoBox], Made]) -> None:
+        self._make = make
+        self._made: dict[int, tuple[GeoBox, Made]] = {}  # holds the grid, so that its id stays its own
+
+    def __getitem__(self, grid: GeoBox) -> Made:
+        """What was made of a grid."""
+        if id(grid) not in self._made:
+            self._made[id(grid)] = grid, self._make(grid)
+        return self._made[id(grid)][1]
+
+
+def distinct(grids: Iterable[GeoBox]) -> list[GeoBox]:
+    """Each once, in their order."""
+    return list(dict.fromkeys({id(grid): grid for grid in grids}.values()))
 
 
 class Region(NamedTuple):

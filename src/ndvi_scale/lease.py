@@ -78,16 +78,29 @@ def hold(store: Store) -> Iterator[Lease]:
         lease.give_back()
 
 
+def require_free(store: Store) -> list[str]:
+    """Names of the leases that there were. Raises StoreError where another driver has the last.
+
+    Asked before what would be in vain, or would end another's work.
+    """
+    names = store.state_names(FOLDER)
+    if before := _who_counts(store, names):
+        raise StoreError(
+            f"{store.url} is being written by {before}: wait for it or stop it; if it is dead, --break-lock takes "
+            "over"
+        )
+    return names
+
+
 def take_over(store: Store) -> Holder | None:
     """Put an end to whoever's lease it is: that driver stops before it notes anything more. Returns who it was.
 
     None where nobody had it.
     """
     names = store.state_names(FOLDER)
-    before = _read(store, names[-1]) if names else None
-    if before is None or not before.counts(_now()):
-        return None
-    _create(store, number_of(names[-1]) + 1, replace(_myself(), released=True))
+    before = _who_counts(store, names)
+    if before is not None:
+        _create(store, number_of(names[-1]) + 1, replace(_myself(), released=True))
     return before
 
 
@@ -100,9 +113,12 @@ class Lease:
     holder: Holder
 
     def check(self) -> None:
-        """Make sure that no later lease was taken. Raises StoreError."""
+        """Make sure that no later lease was taken, and that this one is there. Raises StoreError."""
         names = self.store.state_names(FOLDER)
-        if names and number_of(names[-1]) > self.number:
+        own = _read(self.store, _name(self.number))
+        if own is None or own.id != self.holder.id:
+            raise StoreError(f"{self.store.url} was deleted or begun anew by another driver: this one stops")
+        if number_of(names[-1]) > self.number:
             raise StoreError(
                 f"another driver has taken over {self.store.url} ({_read(self.store, names[-1])}): this one stops; "
                 "what it noted is kept"
@@ -128,13 +144,7 @@ class Lease:
 
 
 def _take(store: Store) -> Lease:
-    names = store.state_names(FOLDER)
-    before = _read(store, names[-1]) if names else None
-    if before is not None and before.counts(_now()):
-        raise StoreError(
-            f"{store.url} is being written by {before}: wait for it or stop it; if it is dead, --break-lock takes "
-            "over"
-        )
+    names = require_free(store)
     lease = Lease(store, number_of(names[-1]) + 1 if names else 0, _myself())
     if not _create(store, lease.number, lease.holder):
         return _take(store)  # another one was faster, and is told of
@@ -154,6 +164,12 @@ def _myself() -> Holder:
         born=psutil.Process().create_time(),
         beat=_now().isoformat(timespec="seconds"),
     )
+
+
+def _who_counts(store: Store, names: list[str]) -> Holder | None:
+    """The holder of the last of these leases, where it still keeps others out."""
+    last = _read(store, names[-1]) if names else None
+    return last if last is not None and last.counts(_now()) else None
 
 
 def _read(store: Store, name: str) -> Holder | None:

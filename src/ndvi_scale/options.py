@@ -71,6 +71,11 @@ cluster_options = _options(
     cluster_file_option,
     click.option("--adapt", metavar="MIN:MAX", help="As many workers as there is work for, between these."),
 )
+forecast_options = _options(
+    click.option("--calibration", metavar="FILE", help="Foretell wall and cost from what `bench` measured."),
+    click.option("--cluster", metavar="NAME", help="And of which cluster; that of the calibration by default."),
+    cluster_file_option,
+)
 storage_option = click.option(
     "--storage-option",
     "storage",

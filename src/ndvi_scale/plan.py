@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from ndvi_scale.errors import ConfigError, EmptySearchError, ItemError, SearchError
+from ndvi_scale.garbage import seldom_collected
 from ndvi_scale.granules import Dropped, Granule, Processings, choose_processings, granule_from_item
 from ndvi_scale.grid import (
     bounds_of,
@@ -25,7 +26,7 @@ from ndvi_scale.grid import (
     project,
 )
 from ndvi_scale.interval import asked_days
-from ndvi_scale.lattice import Lattice, Region
+from ndvi_scale.lattice import Lattice, PerGrid, Region
 from ndvi_scale.overviews import with_overviews
 from ndvi_scale.periods import one_day, period_index, periods_of
 from ndvi_scale.search import footprint
@@ -163,6 +164,7 @@ def _identity(granule: Granule) -> list[Any]:
     return [granule.id, [[asset.href, asset.offset] for asset in granule.assets.values()]]
 
 
+@seldom_collected()
 def build_plan(items: Iterable[pystac.Item], config: RunConfig) -> Plan:
     """Freeze items and configuration into a plan; reads no pixel and opens no file.
 
@@ -174,6 +176,7 @@ def build_plan(items: Iterable[pystac.Item], config: RunConfig) -> Plan:
     return _freeze(_acquisitions(items, config), config)
 
 
+@seldom_collected()
 def build_plans(items: Iterable[pystac.Item], config: RunConfig) -> dict[str, Plan]:
     """One plan a UTM zone, of native pixels, by the name of its group: ``EPSG_32631``. Raises as `build_plan`.
 
@@ -247,7 +250,7 @@ def _freeze(acquisitions: Processings, config: RunConfig) -> Plan:
     granules, other_zones = choose_granules(acquisitions.chosen, config)
     lattice = build_lattice(granules, config)
     objects = _touched_objects(lattice, config)
-    touched = {grid: objects & objects_of(lattice, grid) for grid in {g.red.geobox for g in granules}}
+    touched = PerGrid(lambda grid: objects & objects_of(lattice, grid))
     longitude = middle_longitude(lattice.geobox)
     granules, outside = _within(granules, touched)
     spares = {g.id: acquisitions.spares[g.id] for g in granules if g.id in acquisitions.spares}
@@ -315,7 +318,7 @@ def _touched_objects(lattice: Lattice, config: RunConfig) -> set[tuple[int, int]
 
 
 def _within(
-    granules: Sequence[Granule], touched: Mapping[GeoBox, set[tuple[int, int]]]
+    granules: Sequence[Granule], touched: PerGrid[set[tuple[int, int]]]
 ) -> tuple[list[Granule], list[Dropped]]:
     inside, outside = [], []
     for granule in granules:
@@ -346,7 +349,7 @@ def layers_of(days: Iterable[dt.date], config: RunConfig) -> tuple[Period, ...]:
 
 
 def _index(
-    granules: Sequence[Granule], touched: Mapping[GeoBox, set[tuple[int, int]]], layers: Sequence[int]
+    granules: Sequence[Granule], touched: PerGrid[set[tuple[int, int]]], layers: Sequence[int]
 ) -> dict[Region, tuple[int, ...]]:
     rows_of: dict[int, list[int]] = defaultdict(list)
     for row, layer in enumerate(layers):

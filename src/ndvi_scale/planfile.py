@@ -21,8 +21,9 @@ from odc.geo.geobox import GeoBox
 
 from ndvi_scale.config import RunConfig
 from ndvi_scale.errors import StoreError
+from ndvi_scale.garbage import seldom_collected
 from ndvi_scale.granules import Asset, Dropped, Granule
-from ndvi_scale.lattice import Lattice, Region
+from ndvi_scale.lattice import Lattice, PerGrid, Region
 from ndvi_scale.periods import Period, one_day
 from ndvi_scale.plan import Plan
 from ndvi_scale.sentinel2 import BANDS
@@ -83,6 +84,7 @@ def _checksum(head: Mapping[str, Any], tables: Mapping[str, bytes]) -> str:
     return digest.hexdigest()
 
 
+@seldom_collected()
 def decode_plan(files: Mapping[str, bytes]) -> Plan:
     """The inverse of `encode_plan`. Raises StoreError for files of another format or that do not fit."""
     head = json.loads(files[PLAN])
@@ -200,7 +202,7 @@ def _item_table(plan: Plan) -> pa.Table:
 
 
 def _asset_column(assets: Sequence[Asset]) -> pa.StructArray:
-    grids = {grid: _grid_dict(grid) for grid in {asset.geobox for asset in assets}}  # few: one a tile
+    grids = PerGrid(_grid_dict)
     said = [grids[asset.geobox] for asset in assets]
     columns = {
         "href": [asset.href for asset in assets],

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from ndvi_scale.sources import access_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from concurrent.futures import Future
 
     from ndvi_scale.plan import Plan
+    from ndvi_scale.tokens import TokenPlace
 
 
 @runtime_checkable
@@ -34,6 +35,10 @@ class Sharing(Protocol):
         """Tell every process, new ones too, how many of them read at once."""
         ...
 
+    def lend(self, places: Collection[TokenPlace]) -> None:
+        """Lend every process, new ones too, the tokens of this one."""
+        ...
+
 
 def fewest_connections(plan: Plan) -> int | None:
     """Connections that the strictest of a plan's sources allows; None where none says anything."""
@@ -54,10 +59,18 @@ class SharedSubmit:
 
     Asked again whenever a region is finished, `capacity` also says to the processes how many of them share: those
     that may have a region just now, not those that are idle because a source allows fewer connections.
+    They are lent the tokens for what is `signed`: one is asked for, not one a process.
     """
 
-    def __init__(self, submit: Sharing, connections: int | None, most: int | None = None) -> None:
+    def __init__(
+        self,
+        submit: Sharing,
+        connections: int | None,
+        most: int | None = None,
+        signed: Collection[TokenPlace] = (),
+    ) -> None:
         self._submit = submit
+        self._signed = signed
         self._connections = connections
         self._most = most
         self._lock = Lock()
@@ -68,6 +81,7 @@ class SharedSubmit:
         processes = self._submit.sharers()
         regions = regions_at_once(self._most or self._submit.capacity(), processes, self._connections)
         self._submit.share(min(processes, max(regions, self._running)))
+        self._submit.lend(self._signed)
         return regions
 
     def __call__(self, function: Callable[..., Any], /, *args: Any) -> Future[Any]:

@@ -67,6 +67,7 @@ class RegionRecord:
     """Granule id → `kernels.COUNTERS`, over its window, before the AOI is cut out."""
     traffic: Traffic
     seconds: float
+    """That it took to compute, and to write where it was written."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Granule id → why it was left out (``on_error="skip"``), or which older processing stands in for it."""
     days: dict[dt.date, DayCounts] = field(default_factory=dict)
@@ -136,7 +137,7 @@ def _mosaics(
 
     Those of which nothing can be read are left out.
     """
-    for day, seen in groupby(_windows(plan, region, reader, sums.skipped), key=lambda found: found[0]):
+    for day, seen in groupby(read_windows(plan, region, reader, sums.skipped), key=lambda found: found[0]):
         mosaic, room = None, reduction.room
         for _, granule, window in seen:
             free = room if mosaic is None else None
@@ -192,7 +193,7 @@ def merged_bands(plan: Plan, region: Region, reader: Reader) -> dict[str, NDArra
         "scl": np.zeros(shape, np.uint8),
     }
     decided = np.zeros(shape, bool)
-    for _, granule, window in _windows(plan, region, reader, {}):
+    for _, granule, window in read_windows(plan, region, reader, {}):
         place = window.place.slices
         ndvi, _ = granule_ndvi(window, granule, plan.config)
         valid = ~is_fill(ndvi)
@@ -208,10 +209,13 @@ def merged_bands(plan: Plan, region: Region, reader: Reader) -> dict[str, NDArra
     return bands
 
 
-def _windows(
+def read_windows(
     plan: Plan, region: Region, reader: Reader, skipped: dict[str, str]
 ) -> Iterator[tuple[dt.date, Granule, GranuleWindow]]:
-    """Granules of a region with their pixels, one at a time, in mosaic order; notes those left out or replaced."""
+    """Granules of a region with their pixels, one at a time, in mosaic order; notes those left out or replaced.
+
+    Raises ReadError or ItemError unless the plan says to skip.
+    """
     part, mask = plan.lattice.window(region.iy, region.ix), plan.config.scene_mask
 
     def start(granule: Granule) -> tuple[Granule, GranuleReading | None]:

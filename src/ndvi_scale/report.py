@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ndvi_scale.cluster.check import Checked
     from ndvi_scale.doctor import Diagnosis, Sample
     from ndvi_scale.estimate import Estimate
+    from ndvi_scale.forecast import Outlook
     from ndvi_scale.plan import Plan
     from ndvi_scale.region import RegionRecord
     from ndvi_scale.sources import Source
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _KILO: Final = 1000
+_MINUTE: Final = 60
 
 MOST_ROWS: Final = 40
 """Rows of a listing on the screen; `--json` and `--save` have them all."""
@@ -177,6 +179,57 @@ def info_table(facts: dict[str, Any]) -> Table:
     return table
 
 
+def outlook_tables(outlook: Outlook | None) -> Iterator[Table]:
+    """How long a run would take on several numbers of workers, and what that takes for granted."""
+    if outlook is None:
+        return
+    currency = outlook.calibration.currency
+    priced = any(one.cost is not None for one in outlook.forecasts)
+    table = Table(title="Forecast", title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for name in ("workers", "wall", "90 % of runs", "start", *([currency] if priced else []), "limited by"):
+        table.add_column(name, justify="left" if name == "limited by" else "right")
+    for one in outlook.forecasts:
+        interval = f"{duration(one.low)} to {duration(one.high)}"
+        cost = [] if one.cost is None else [money(one.cost)]
+        table.add_row(str(one.workers), duration(one.wall), interval, duration(one.startup), *cost, one.limit)
+    yield table
+    granted = _grid("Which takes for granted")
+    limit = f"beyond {outlook.scheduler_limit:,} workers scheduler and driver are the limit"
+    for text in (*outlook.assumptions, limit):
+        granted.add_row("-", as_markup(text))
+    yield granted
+
+
+def money(amount: float) -> str:
+    """Two decimals, or two digits of what is less than one: ``12.30``, ``0.0042``."""
+    return f"{amount:.2f}" if amount >= 1 else f"{amount:.2g}"
+
+
+def duration(seconds: float) -> str:
+    """For people: ``12.3 s``, ``4 min 05 s``, ``2 h 10 min``."""
+    whole = round(seconds)
+    if whole < _MINUTE:
+        return f"{seconds:.1f} s"
+    if whole < _MINUTE**2:
+        return f"{whole // _MINUTE} min {whole % _MINUTE:02} s"
+    minutes = round(seconds / _MINUTE)
+    return f"{minutes // _MINUTE} h {minutes % _MINUTE:02} min"
+
+
+def outlook_json(outlook: Outlook | None) -> dict[str, Any]:
+    """The same for a program; nothing where nothing was asked for."""
+    if outlook is None:
+        return {}
+    return {
+        "forecast": {
+            "sizes": [asdict(one) for one in outlook.forecasts],
+            "scheduler_limit": outlook.scheduler_limit,
+            "currency": outlook.calibration.currency,
+            "assumptions": list(outlook.assumptions),
+        }
+    }
+
+
 def dropped_table(plan: Plan) -> Table:
     """Items that take no part, with the reason."""
     table = _grid(f"{len(plan.dropped)} items dropped")
@@ -289,7 +342,7 @@ def clusters_table(profiles: Mapping[str, Mapping[str, Any]], file: str) -> Tabl
         table.add_column(name, overflow="fold")
     for name, settings in profiles.items():
         told = ", ".join(f"{key} = {value}" for key, value in settings.items() if key != "kind")
-        table.add_row(as_markup(name), as_markup(str(settings.get("kind", "local"))), as_markup(told))
+        table.add_row(as_markup(name), as_markup(str(settings.get("kind", "none"))), as_markup(told))
     return table
 
 
@@ -317,7 +370,8 @@ def verified_table(found: Verified) -> Table:
     """What a verification found."""
     table = _grid("Verified")
     table.add_row("regions", f"{found.checked - len(found.damaged)} of {found.checked + len(found.missing)} sound")
-    table.add_row("not done", str(len(found.missing)))
+    if found.missing:
+        table.add_row("not done", str(len(found.missing)))
     for region, why in list(found.damaged.items())[:MOST_ROWS]:
         table.add_row(f"damaged {tuple(region)}", as_markup(why))
     return table

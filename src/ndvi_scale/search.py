@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import datetime as dt
 import difflib
+import json
 import logging
 import math
 import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import shapely
@@ -304,20 +306,25 @@ def _overlaps(aoi: Aoi, item: pystac.Item) -> bool:
     return aoi.geometry.intersects(ground) and aoi.geometry.relate_pattern(ground, "2********")
 
 
+_footprints: WeakKeyDictionary[pystac.Item, tuple[Any, Any, BaseGeometry]] = WeakKeyDictionary()
+"""What items said (geometry, bbox), and what that is: a search asks it, and then the plan of what was found."""
+
+
 def footprint(item: pystac.Item) -> BaseGeometry:
     """Where an item says it has data, lon/lat, split at the antimeridian. Raises SearchError if it does not say."""
+    known = _footprints.get(item)
+    if known is None or known[0] is not item.geometry or known[1] is not item.bbox:
+        _footprints[item] = known = item.geometry, item.bbox, _read_footprint(item)
+    return known[2]
+
+
+def _read_footprint(item: pystac.Item) -> BaseGeometry:
     try:
         if item.geometry is not None:
-            with np.errstate(invalid="ignore"):  # NaN is found below, with a better message
-                geometry = shapely.force_2d(shape(item.geometry))
-            check_degrees(geometry)
-        elif item.bbox is not None:
+            return _ground_of(json.dumps(item.geometry))
+        if item.bbox is not None:
             half = len(item.bbox) // 2  # six numbers when heights are given
             return parse_bbox([item.bbox[at] for at in (0, 1, half, half + 1)]).geometry
-        else:
-            raise SearchError(
-                f"item {item.id} has neither geometry nor bbox: where is it? Correct it or leave it out."
-            )
     except (
         ConfigError,
         TypeError,
@@ -330,6 +337,14 @@ def footprint(item: pystac.Item) -> BaseGeometry:
         raise SearchError(
             f"item {item.id}: its geometry or bbox is not one ({error}). Correct it or leave it out."
         ) from error
+    raise SearchError(f"item {item.id} has neither geometry nor bbox: where is it? Correct it or leave it out.")
+
+
+@lru_cache(maxsize=4096)  # whole tiles look the same at every date
+def _ground_of(geojson: str) -> BaseGeometry:
+    with np.errstate(invalid="ignore"):  # NaN is found below, with a better message
+        geometry = shapely.force_2d(shape(json.loads(geojson)))
+    check_degrees(geometry)
     try:
         return split_antimeridian(geometry)
     except ValueError:

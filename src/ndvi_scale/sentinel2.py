@@ -161,6 +161,7 @@ def scene_table(*, filtered: bool = False) -> np.ndarray:
     return table
 
 
+@cache  # few texts, asked of every item
 def parse_baseline(text: str) -> tuple[int, int]:
     """``"05.11"`` → (5, 11): numbers that order as baselines do. Raises ValueError for anything else."""
     match = re.fullmatch(r"\s*[Nn]?(\d{1,2})\.(\d{1,2})\s*", text)

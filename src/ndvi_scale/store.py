@@ -218,21 +218,28 @@ class Store:
         return f"{brief(error)}; check that the {service.place} exists, and {service.remedy}"
 
 
-def open_store(url: str | os.PathLike[str], options: Mapping[str, str] | None = None, *, group: str = "") -> Store:
+def open_store(
+    url: str | os.PathLike[str],
+    options: Mapping[str, str] | None = None,
+    *,
+    group: str = "",
+    read_only: bool = False,
+) -> Store:
     """The store at a path or URL, or a group in it; creates nothing and asks nothing yet.
 
     URLs: ``file:///path``, ``s3://bucket/name.zarr``, ``gs://bucket/name.zarr``, ``az://container/name.zarr``
     (``abfs://container@account.dfs.core.windows.net/name.zarr``), and ``memory://name``, which lives as long as
     this process. `options`: those of `storage_options.SERVICES`; what is not given comes from the environment,
-    or from the machine's role. Raises StoreError for an unknown scheme or option, a bucket without a prefix, or
-    a local path that cannot be written.
+    or from the machine's role. `read_only`: nothing will be written. Raises StoreError for an unknown scheme or
+    option, a bucket without a prefix, or a local path that cannot be written where it has to be.
     """
     url = os.fspath(url)
     parts = urlsplit(url)
     below = f"/{group}" if group else ""
     if parts.scheme in ("", "file"):
         path = Path(parts.path if parts.scheme == "file" else url).expanduser().absolute()
-        return _local(url, path, options or {}, below)
+        _no_options(url, options or {})
+        return _local(url, path, below, read_only=read_only)
     if parts.scheme == "memory":
         return _memory(parts, options or {}, below)
     service = ALIASES.get(parts.scheme, parts.scheme)
@@ -256,14 +263,15 @@ def _shown(parts: SplitResult) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def _local(url: str, path: Path, options: Mapping[str, str], below: str) -> Store:
-    _no_options(url, options)
+def _local(url: str, path: Path, below: str, *, read_only: bool) -> Store:
     if path == path.parent:
         raise StoreError(f"{url} is the root of a file system: give a directory for the output")
     existing = next(folder for folder in (path, *path.parents) if folder.exists())
     if not existing.is_dir():
-        raise StoreError(f"{existing} is a file: give a path to a directory, such as {path.name}.zarr beside it")
-    if not os.access(existing, os.W_OK | os.X_OK):
+        raise StoreError(
+            f"{existing} is a file: give a path to a directory, such as {existing.name}.zarr beside it"
+        )
+    if not read_only and not os.access(existing, os.W_OK | os.X_OK):
         raise StoreError(f"{url} cannot be written: no right to write in {existing}")
     state = path.with_name(path.name + STATE_SUFFIX)
     return Store(f"{path}{below}", Folder(Path(f"{path}{below}")), Folder(Path(f"{state}{below}")))

@@ -33,12 +33,10 @@ class Verified:
 
     def __str__(self) -> str:
         """For people."""
-        first = next(((region, why) for region, why in self.damaged.items()), None)
-        told = f", the first {tuple(first[0])}: {first[1]}" if first else ""
-        return (
-            f"of {self.checked + len(self.missing)} regions {len(self.damaged)} are damaged{told}; "
-            f"{len(self.missing)} are not done"
-        )
+        first = next(iter(self.damaged.items()), None)
+        parts = [f"{len(self.damaged)} are damaged, the first {tuple(first[0])}: {first[1]}"] if first else []
+        parts += [f"{len(self.missing)} are not done"] if self.missing else []
+        return f"of {self.checked + len(self.missing)} regions {'; '.join(parts) or 'all are as they were written'}"
 
     @property
     def sound(self) -> bool:

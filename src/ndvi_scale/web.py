@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
+from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit, urlunsplit
@@ -41,6 +42,7 @@ _BUSY = (
 )
 
 
+@lru_cache(maxsize=1024)  # asked of one address for every href that was read from there
 def is_url(href: str) -> bool:
     """Whether it is read over http(s)."""
     try:

@@ -18,7 +18,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.session import Session
 
-from ndvi_scale.access import NOT_SIGNED, Opening, open_access
+from ndvi_scale.access import Opening, open_access
 from ndvi_scale.errors import ReadError
 from ndvi_scale.readers import CACHE_BYTES, Layout, Traffic, block_runs, touched_blocks
 from ndvi_scale.readers.files import (
@@ -34,6 +34,7 @@ from ndvi_scale.readers.files import (
 )
 from ndvi_scale.readers.pacing import Pacer, pacer_of
 from ndvi_scale.sources import access_of
+from ndvi_scale.tokens import NOT_SIGNED
 from ndvi_scale.web import shown
 
 if TYPE_CHECKING:

@@ -222,14 +222,14 @@ class GranuleWriter:
             top, left = (row // 2, col // 2) if name == "scl" else (row, col)
             self._open[name].write(array, 1, window=((top, top + height), (left, left + width)))
 
-    def finish(self, directory: Path) -> dict[str, Path]:
-        """Store the COGs in `directory`, drop the drafts, return the paths by asset."""
+    def finish(self, directory: Path, block: int = BLOCK) -> dict[str, Path]:
+        """Store the COGs in `directory`, drop the drafts, return the paths by asset; `block`: a block's side."""
         directory.mkdir(parents=True)
         paths = {name: directory / f"{name}.tif" for name in DTYPES}
         for name, path in paths.items():
             self._open[name].close()
             rasterio.shutil.copy(
-                self._drafts[name], path, driver="COG", BLOCKSIZE=BLOCK, COMPRESS="DEFLATE", PREDICTOR="YES",
+                self._drafts[name], path, driver="COG", BLOCKSIZE=block, COMPRESS="DEFLATE", PREDICTOR="YES",
                 OVERVIEW_RESAMPLING="MODE" if name == "scl" else "AVERAGE", NUM_THREADS="ALL_CPUS",
             )  # fmt: skip
             self._drafts[name].unlink()
