@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import distributed.versions
 import pytest
+from dask import config as dask_config
 
 from ndvi_scale import open_cluster, open_store, run_batch, store_digest
 from ndvi_scale.cluster import versions
@@ -47,7 +49,9 @@ def dask(*arguments: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @contextlib.contextmanager
-def cluster(folder: Path, *flags: str, scheme: str = "tcp") -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def cluster(
+    folder: Path, *flags: str, scheme: str = "tcp", wait: bool = True
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """A scheduler and a worker of two threads; its address, and the scheduler's process."""
     (port,) = free_ports(1)
     address, log = f"{scheme}://127.0.0.1:{port}", folder / "dask.log"
@@ -58,6 +62,8 @@ def cluster(folder: Path, *flags: str, scheme: str = "tcp") -> Iterator[tuple[st
         dask("scheduler", *listen, *flags, log=log) as scheduler,
         dask("worker", *work, *scratch, *flags, log=log),
     ):
+        if wait:
+            until_it_listens(port)
         yield address, scheduler
 
 
@@ -143,7 +149,9 @@ def make_keys(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_other_versions_and_no_workers_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_versions_and_no_workers_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     (port,) = free_ports(1)
     address = f"tcp://127.0.0.1:{port}"
     listen = ["--host", "127.0.0.1", "--port", str(port), "--dashboard-address", "127.0.0.1:0"]
@@ -154,6 +162,7 @@ def test_other_versions_and_no_workers_are_said(tmp_path: Path, monkeypatch: pyt
             open_address(spec_of(address, wait=3)),
         ):
             pass
+        assert f"the scheduler at {address} has 0 of 1 workers: waiting for up to" in caplog.text
         with dask("worker", address, "--nworkers", "1", log=tmp_path / "dask.log"):
             with open_address(spec_of(address)):
                 pass
@@ -168,15 +177,35 @@ def test_other_versions_and_no_workers_are_said(tmp_path: Path, monkeypatch: pyt
     assert "tcp://" in str(refused.value) or "scheduler" in str(refused.value)
 
 
-def test_nobody_there() -> None:
+@pytest.mark.parametrize("wait", [1, 600])
+def test_nobody_there(wait: int, caplog: pytest.LogCaptureFixture) -> None:
     (port,) = free_ports(1)
-    started = time.monotonic()
-    with (
-        pytest.raises(ClusterError, match=f"no scheduler answers at tcp://127.0.0.1:{port}"),
-        open_address(spec_of(f"tcp://127.0.0.1:{port}", wait=1)),
-    ):
+    nobody = f"no scheduler answers at tcp://127.0.0.1:{port}: nobody listens there"
+    with pytest.raises(ClusterError, match=nobody), open_address(spec_of(f"tcp://127.0.0.1:{port}", wait=wait)):
         pass
-    assert time.monotonic() - started < 10
+    told = rf"waiting for a scheduler at tcp://127.0.0.1:{port} for up to [1-8] s: nobody listens there yet"
+    assert bool(re.search(told, caplog.text)) == (wait > 2), "said after the first try, and not of 600 s"
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_is_still_starting_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ndvi_scale.cluster.address.REFUSED", 50.0)  # a busy machine is slow to start one
+    with (
+        cluster(tmp_path, wait=False) as (address, _),
+        open_cluster(spec_of(address)) as submit,
+    ):
+        assert submit(divmod, 7, 2).result(20) == (3, 1)
+
+
+def test_who_does_not_answer_is_waited_for_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        with (
+            pytest.raises(ClusterError, match=f"no scheduler answers at {address} within 4 s"),
+            open_address(spec_of(address, wait=4)),
+        ):
+            pass
+    assert "for up to 2 s: no answer yet" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -184,9 +213,12 @@ def test_nobody_there() -> None:
     [
         ("tcp://10.0.0.1:8786", {}, ["10.0.0.1", "not encrypted", "--tls-ca-file"]),
         ("tcp://example.org:8786", {}, ["not encrypted"]),
+        ("tcp://127.0.0.1", {}, ["has no port", "tcp://127.0.0.1:8786"]),
+        ("tls://10.0.0.1:99999", {}, ["has no port", "tls://10.0.0.1:8786"]),
         ("ws://127.0.0.1:8786", {}, ["scheme ws", "tls://host:port"]),
         ("tls://10.0.0.1:8786", {}, ["needs a certificate", "client-key.pem"]),
         ("tls://10.0.0.1:8786", {"certificate": "/nowhere"}, ["/nowhere has no ca.pem"]),
+        ("", {}, ["scheduler's address", "DASK_SCHEDULER_ADDRESS"]),
         ("nowhere.json", {}, ["'nowhere.json'", "no scheduler file", "tls://10.0.0.1:8786"]),
     ],
 )
@@ -204,6 +236,27 @@ def test_a_key_that_others_can_read_is_refused(keys: Path) -> None:
         open_address(spec_of("tls://10.0.0.1:1", certificate=str(keys))),
     ):
         pass
+
+
+@pytest.mark.slow
+def test_dasks_own_settings_name_scheduler_and_certificate(tmp_path: Path, keys: Path) -> None:
+    flags = [f"--tls-{flag}={keys / name}" for flag, name in TLS_FLAGS.items()]
+    files = {"ca-file": "ca.pem", "client.cert": "client.pem", "client.key": "client-key.pem"}
+    named = {f"distributed.comm.tls.{name}": str(keys / file) for name, file in files.items()}
+    with cluster(tmp_path, *flags, scheme="tls") as (scheduler, _):
+        with (
+            dask_config.set({"scheduler-address": scheduler, **named}),
+            open_cluster(AddressSpec(wait=50)) as submit,
+        ):
+            assert submit(divmod, 7, 2).result(20) == (3, 1)
+            assert scheduler in submit.note
+        absent = {**named, "distributed.comm.tls.client.key": "/nowhere/tls.key"}
+        with (
+            dask_config.set({"scheduler-address": scheduler, **absent}),
+            pytest.raises(ConfigError, match=r"/nowhere/tls\.key.*client\.key.*mount it"),
+            open_cluster(AddressSpec()),
+        ):
+            pass
 
 
 def test_a_scheduler_file_that_is_none(tmp_path: Path) -> None:

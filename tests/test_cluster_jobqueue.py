@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from ndvi_scale.cluster.jobqueue import KEYS, PLACE, render
-from ndvi_scale.cluster.spec import JobSpec, make_spec
+from ndvi_scale.cluster.making import make_spec
+from ndvi_scale.cluster.spec import JobSpec
 from ndvi_scale.errors import ConfigError
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -19,7 +20,7 @@ COMMON: dict[str, Any] = {
     "cores": 4,
     "processes": 2,
     "memory": "16GiB",
-    "walltime": "2:30",
+    "walltime": "02:30:00",
     "account": "eo",
     "queue": "cpu2022",
     "logs": "/shared/logs",
@@ -129,3 +130,10 @@ def test_threads_follow_from_cores() -> None:
     assert spec_of("slurm", threads=2).threads == 2
     with pytest.raises(ConfigError, match="cores / processes = 2"):
         spec_of("slurm", threads=3)
+
+
+def test_a_folder_of_logs_that_no_script_can_say(tmp_path: Path) -> None:
+    spec = make_spec({"kind": "slurm", "memory": "1GiB", "logs": str(tmp_path / "my logs")})
+    assert isinstance(spec, JobSpec)
+    with pytest.raises(ConfigError, match=r"my logs' of a slurm cluster has spaces"):
+        render(spec)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ndvi_scale import open_cluster, open_store, run_batch, store_digest
-from ndvi_scale.cluster import keeper
+from ndvi_scale.cluster import arrival, keeper
 from ndvi_scale.cluster.jobqueue import KEYS, PLACE, render
 from ndvi_scale.cluster.spec import SlurmSpec
 from ndvi_scale.errors import ClusterError, ConfigError
@@ -201,7 +201,7 @@ def test_workers_that_never_come_say_why(
 def test_fewer_than_asked_for_begin_and_say_why_not_more(
     slurm: Slurm, logs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeper, "SETTLED", 1.0)
+    monkeypatch.setattr(arrival, "SETTLED", 1.0)
     with open_cluster(spec_of(logs, workers=2, memory="9GiB")) as submit:
         assert submit.note.startswith("1 of 2 workers came")
         assert "pending (Resources)" in submit.note

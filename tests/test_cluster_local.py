@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -32,6 +33,25 @@ def test_processes_write_what_threads_write(sandbox: Sandbox, tmp_path: Path) ->
         assert report.done == report.regions
         digests[name] = store_digest(store)
     assert digests["threads"] == digests["processes"]
+
+
+@pytest.mark.slow
+def test_what_fails_is_not_told_by_workers_too(capfd: pytest.CaptureFixture[str]) -> None:
+    with open_local(LocalSpec(workers=1)) as submit, pytest.raises(ZeroDivisionError):
+        submit(divmod, 1, 0).result()
+    said = "".join(capfd.readouterr())
+    assert "Compute Failed" not in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_ctrl_c_is_the_driver_s(capfd: pytest.CaptureFixture[str]) -> None:
+    with open_local(LocalSpec(workers=1)) as submit:
+        (worker,) = submit.client.run(os.getpid).values()
+        os.kill(worker, signal.SIGINT)
+        time.sleep(1)
+        assert list(submit.client.run(os.getpid).values()) == [worker]
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.slow

@@ -7,9 +7,9 @@ from importlib import import_module
 import pytest
 
 from ndvi_scale import find_spec, open_cluster
+from ndvi_scale.cluster.making import SPECS
 from ndvi_scale.cluster.opening import _OPENERS
 from ndvi_scale.cluster.profiles import BUILT_IN
-from ndvi_scale.cluster.spec import SPECS
 
 
 def test_every_kind_can_be_opened() -> None:

@@ -36,16 +36,16 @@ def list_clusters(*, cluster_file: str | None, as_json: bool) -> None:
 @click.argument("name")
 @cluster_file_option
 def render(name: str, cluster_file: str | None) -> None:
-    """Print the script of one job of an HPC cluster, as it would be submitted."""
-    from ndvi_scale.cluster import jobqueue, profiles
-    from ndvi_scale.cluster.spec import JobSpec
+    """Print what would be submitted: a job's script, the manifest of a DaskCluster, what a gateway is asked for."""
+    from ndvi_scale.cluster import profiles, rendering
 
     spec = profiles.spec_of_flags({"cluster": name, "cluster_file": cluster_file})
-    if not isinstance(spec, JobSpec):
+    text = rendering.render(spec)
+    if text is None:
         raise ConfigError(
             f"cluster {name!r} is of kind {spec.kind}, which submits no job: there is nothing to render"
         )
-    click.echo(jobqueue.render(spec), nl=False)
+    click.echo(text, nl=False)
 
 
 @cluster.command()

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import tempfile
 import time
 import uuid
 from dataclasses import asdict, dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from ndvi_scale.cluster.jobqueue import WORKER
+from ndvi_scale.cluster.versions import HERE, PACKAGES, versions_of
 from ndvi_scale.errors import ClusterError, StoreError
 from ndvi_scale.region import this_process
 
@@ -24,8 +23,8 @@ if TYPE_CHECKING:
 
     from ndvi_scale.store import Store
 
-PACKAGES: Final = ("ndvi-scale", "numpy", "numba", "zarr", "dask", "distributed", "rasterio", "obstore")
-"""Those of which another version may mean other pixels, or no cluster at all."""
+READING: Final = ("rasterio", "obstore")
+"""Packages besides `versions.PACKAGES` of which another version may mean other pixels."""
 
 SETTINGS: Final = (*WORKER, "GDAL_NUM_THREADS")
 
@@ -76,10 +75,10 @@ def check_cluster(client: Client, store: Store | None = None) -> Checked:
     lasted = time.time() - began
     if not found:
         raise ClusterError("the cluster has no worker to look at: wait for one, or ask for more")
-    here = facts()
+    settings = {one["place"]: one["settings"] for one in found.values()}
     findings = [
-        *_alike("version of", "versions", here, found, "install the same versions on the workers as here"),
-        *_alike("", "settings", None, found, "set it alike in the environment of all workers"),
+        *_alike("versions", "version of", _versions(client, found), "install the same on the workers as here"),
+        *_alike("settings", "", settings, "set it alike in the environment of all workers"),
         _scratch(found),
         _clock(found, began, lasted),
         _room(client),
@@ -93,18 +92,11 @@ def facts() -> dict[str, Any]:
     """What a process says of itself."""
     return {
         "place": this_process(),
-        "versions": {"python": platform.python_version(), "gdal": _gdal(), **{n: _version(n) for n in PACKAGES}},
+        "gdal": _gdal(),
         "settings": {name: os.environ.get(name, "not set") for name in SETTINGS},
         "scratch": _scratch_facts(),
         "time": time.time(),
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "absent"
 
 
 def _gdal() -> str:
@@ -131,23 +123,26 @@ def _scratch_facts() -> tuple[str, int, str]:
         return path, 0, str(error)
 
 
-def _alike(
-    prefix: str, group: str, here: Mapping[str, Any] | None, found: Mapping[str, Mapping[str, Any]], remedy: str
-) -> list[Finding]:
-    """One finding for all that is the same everywhere, and one for each thing that differs."""
+def _versions(client: Client, found: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """Place → what is installed there → version: of this process, and of the workers whose facts were found."""
+    told = versions_of(client, (*PACKAGES, *READING))
+    here = {HERE: {**told[HERE], "gdal": _gdal()}}
+    return here | {one["place"]: {**told.get(place, {}), "gdal": one["gdal"]} for place, one in found.items()}
+
+
+def _alike(what: str, prefix: str, told: Mapping[str, Mapping[str, str]], remedy: str) -> list[Finding]:
+    """One finding for all that is the same at every place, and one for each thing that differs."""
     findings, same = [], []
-    for name in next(iter(found.values()))[group]:
+    for name in next(iter(told.values())):
         values: dict[str, list[str]] = {}
-        for facts_of in found.values():
-            values.setdefault(facts_of[group][name], []).append(facts_of["place"])
-        if here is not None:
-            values.setdefault(here[group][name], []).append("here")
+        for place, said in told.items():
+            values.setdefault(said.get(name, "unknown"), []).append(place)
         if len(values) == 1:
             same.append(f"{name} {next(iter(values))}")
             continue
-        told = "; ".join(f"{value} on {_some(places)}" for value, places in values.items())
-        findings.append(Finding(f"{prefix} {name}".strip(), ok=False, value=told, remedy=remedy))
-    return [Finding(group, ok=True, value=", ".join(same)), *findings]
+        value = "; ".join(f"{value} on {_some(places)}" for value, places in values.items())
+        findings.append(Finding(f"{prefix} {name}".strip(), ok=False, value=value, remedy=remedy))
+    return [Finding(what, ok=True, value=", ".join(same)), *findings]
 
 
 def _some(places: list[str]) -> str:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from ndvi_scale.cluster.spec import STAGGER, HtcondorSpec, JobSpec, LsfSpec, PbsSpec, SgeSpec, SlurmSpec
+from ndvi_scale.cluster.spec import HtcondorSpec, JobSpec, LsfSpec, PbsSpec, SgeSpec, SlurmSpec
 from ndvi_scale.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def job_options(spec: JobSpec) -> dict[str, Any]:
 
 def _worker_arguments(spec: JobSpec) -> list[str]:
     """A worker ends by itself before its job does; what it shows of itself, it shows to its own node alone."""
-    lifetime = ["--lifetime", f"{spec.lifetime_seconds}s", "--lifetime-stagger", f"{STAGGER}s"]
+    lifetime = ["--lifetime", f"{spec.lifetime_seconds}s", "--lifetime-stagger", f"{spec.stagger_seconds}s"]
     return [*lifetime, "--dashboard-address", "127.0.0.1:0"]
 
 
@@ -135,7 +135,7 @@ def _own_options(spec: JobSpec) -> dict[str, Any]:
 
 
 def _walltime(spec: JobSpec) -> str:
-    """As every scheduler reads it: to Slurm 2:30 is minutes, LSF knows no seconds, only Slurm knows days."""
+    """As every scheduler reads it: LSF knows no seconds, only Slurm knows days."""
     minutes, seconds = divmod(spec.walltime_seconds, 60)
     if isinstance(spec, LsfSpec):
         minutes += seconds > 0
@@ -179,5 +179,14 @@ def render(spec: JobSpec) -> str:
 
 
 def log_folder(spec: JobSpec) -> str:
-    """Where jobs write what they say: an absolute path, since a scheduler expands and resolves nothing."""
-    return os.path.abspath(os.path.expanduser(os.path.expandvars(spec.logs or LOGS)))  # noqa: PTH100, PTH111
+    """Where jobs write what they say: an absolute path, since a scheduler expands and resolves nothing.
+
+    Raises ConfigError.
+    """
+    folder = os.path.abspath(os.path.expanduser(os.path.expandvars(spec.logs or LOGS)))  # noqa: PTH100, PTH111
+    if any(letter.isspace() for letter in folder):
+        raise ConfigError(
+            f"logs {folder!r} of a {spec.kind} cluster has spaces, which a job's script cannot say: give "
+            "logs = a folder without, that the nodes have, too"
+        )
+    return folder

@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import signal
 import tempfile
-import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from ndvi_scale.cluster.jobqueue import cluster_class, job_options, log_folder, security
 from ndvi_scale.cluster.keeper import Keeper
+from ndvi_scale.cluster.signals import ended_by_signals
 from ndvi_scale.cluster.submit import SETTINGS, DaskSubmit
 from ndvi_scale.cluster.versions import require_same
 from ndvi_scale.errors import ClusterError, ConfigError
@@ -46,7 +45,7 @@ def open_jobs(spec: JobSpec) -> Iterator[Submit]:
     _require_program(spec)
     least, most = spec.bounds() or 2 * (spec.workers or spec.processes,)
     with (
-        _ended_by_signals(),
+        ended_by_signals(),
         dask.config.set(SETTINGS),
         _certificates(log_folder(spec)) as keys,
         _cluster(spec, keys) as cluster,
@@ -146,22 +145,3 @@ def _certificates(folder: str) -> Iterator[Security]:
             with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:  # noqa: PTH123
                 file.write(str(made[role]))
         yield security(place)
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """A hang-up of the terminal or a termination unwinds as an error would, so that jobs are cancelled."""
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is signal.SIG_DFL:
-                before[number] = signal.signal(number, _leave)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _leave(number: int, _: object) -> None:
-    raise SystemExit(128 + number)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from ndvi_scale.cluster.arrival import each_once, note_of, wait_for_workers
 from ndvi_scale.cluster.jobqueue import log_folder
 from ndvi_scale.cluster.queue import how_to_ask, standings
 from ndvi_scale.errors import ClusterError
@@ -23,10 +24,6 @@ if TYPE_CHECKING:
 
 STILLBORN: Final = 3
 """Jobs that may end without a worker ever coming of them; no more are sent in their place then."""
-
-SETTLED: Final = 30.0
-"""Seconds after the last worker came in which the run is not begun yet: more may be about to come. What comes
-later joins."""
 
 ASK_EVERY: Final = 5.0
 """Seconds between questions to the queue: its controller serves the whole site."""
@@ -54,20 +51,9 @@ class Keeper:
 
         Raises ClusterError when none comes within `spec.wait`, or none can.
         """
-        began = changed = time.monotonic()
-        count = 0
-        while count < wanted:
-            names = [str(one["name"]) for one in client.scheduler_info(n_workers=-1)["workers"].values()]
-            now = time.monotonic()
-            if len(names) != count:
-                count, changed = len(names), now
-            self.look(names)
-            if names and (now - changed > SETTLED or now - began > self.spec.wait):
-                break
-            time.sleep(0.1)
-        if not wanted:
-            return f"workers come as there is work for them, {self.spec.adapt} of them"
-        note = f"{count} of {wanted} workers came in {time.monotonic() - began:.0f} s"
+        began = time.monotonic()
+        count = wait_for_workers(client, wanted, began + self.spec.wait, self.look, self._reasons)
+        note = note_of(self.spec, count, wanted, began)
         if count >= wanted:
             return note
         note = f"{note}; the others join when they come: {self._reasons()}"
@@ -159,23 +145,21 @@ class Keeper:
         """Why there are no more workers, each reason once."""
         jobs = self._jobs()
         where = standings(self.spec.kind, [job for job, _ in jobs.values() if job])
-        told = list(self._told(jobs, where or {}))
+        told = list(each_once("job", self._told(jobs, where or {})))
         if self.stillborn:
             told.append(self._last())
         if where is None:
             told.append(f"`{how_to_ask(self.spec.kind)}` says why")
         return "; ".join(told) or "no job was asked for"
 
-    def _told(self, jobs: dict[str, tuple[str | None, str | None]], where: dict[str, Standing]) -> Iterator[str]:
-        groups: dict[str, list[str]] = {}
+    def _told(
+        self, jobs: dict[str, tuple[str | None, str | None]], where: dict[str, Standing]
+    ) -> Iterator[tuple[str, str]]:
         for name, (job, refused) in jobs.items():
             if refused is not None:
-                groups.setdefault(f"refused: {printable(refused)}", []).append(name)
+                yield name, f"refused: {printable(refused)}"
             elif job in where and not _has(self._came, name):
-                groups.setdefault(printable(where[job].said), []).append(str(job))
-        for said, ids in groups.items():
-            more = f" and {len(ids) - 1} more" if len(ids) > 1 else ""
-            yield f"job {ids[0]}{more}: {said}"
+                yield str(job), printable(where[job].said)
 
 
 def _has(workers: Iterable[str], job: str) -> bool:

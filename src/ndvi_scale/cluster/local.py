@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ def open_local(spec: LocalSpec) -> Iterator[Submit]:
     import dask.config
     from distributed import Client, LocalCluster
 
-    from ndvi_scale.cluster.plugin import prepare
+    from ndvi_scale.cluster.plugin import Deaf, prepare
 
     bounds = spec.bounds()
     with (
@@ -39,9 +40,11 @@ def open_local(spec: LocalSpec) -> Iterator[Submit]:
             memory_limit=spec.memory or "auto",
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL,  # workers share our terminal; what fails there, the run says
         ) as cluster,
         Client(cluster) as client,
     ):
+        client.register_plugin(Deaf())
         prepare(client, spec)
         if bounds is not None:
             cluster.adapt(minimum=bounds[0], maximum=bounds[1])  # pyright: ignore[reportAttributeAccessIssue]

@@ -25,7 +25,12 @@ _OPENERS: Final = {
     "sge": _JOBS,
     "lsf": _JOBS,
     "htcondor": _JOBS,
+    "kubernetes": "ndvi_scale.cluster.kubernetes:open_kubernetes",
+    "gateway": "ndvi_scale.cluster.gateway:open_gateway",
 }
+
+_LOGGERS: Final = ("distributed", "distributed.client", "distributed.gc")
+"""Those that distributed gives a level when it is imported."""
 
 
 @contextmanager
@@ -48,9 +53,9 @@ def _as_quiet_as_before() -> Iterator[None]:
 
     When it is imported, distributed sets up logging of its own, and tells of every connection that ends.
     """
-    logger = logging.getLogger("distributed")
-    level = logger.level
+    levels = {name: logging.getLogger(name).level for name in _LOGGERS}
     import_module("distributed")
-    if level != logging.NOTSET:
-        logger.setLevel(level)
+    if levels["distributed"] != logging.NOTSET:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
     yield

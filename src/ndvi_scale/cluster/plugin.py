@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 from typing import TYPE_CHECKING
 
 from distributed import WorkerPlugin
@@ -51,3 +52,13 @@ class Ready(WorkerPlugin):
             os.environ.setdefault(name, value)
         logging.getLogger("ndvi_scale").setLevel(self._level)
         await asyncio.to_thread(warm_up)
+
+
+class Deaf(WorkerPlugin):
+    """For workers of this machine: Ctrl-C goes to all processes of the terminal, and the driver ends them."""
+
+    name = "ndvi-scale-deaf"
+
+    def setup(self, worker: Worker) -> None:  # noqa: ARG002 - as the base class has it
+        """Called by the worker, in the main thread of its process."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -7,12 +7,13 @@ working directory: a profile holds shell lines and paths that run on a machine r
 from __future__ import annotations
 
 import os
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ndvi_scale.cluster.spec import SPECS, make_spec, near
+from ndvi_scale.cluster.making import SPECS, make_spec
+from ndvi_scale.cluster.spec import near
 from ndvi_scale.errors import ConfigError
+from ndvi_scale.tomlfile import read_toml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,13 +52,7 @@ def read_profiles(path: Path | None = None) -> dict[str, dict[str, Any]]:
     file = path or user_file()
     if path is None and not file.exists():
         return dict(BUILT_IN)
-    try:
-        with file.open("rb") as opened:
-            raw = tomllib.load(opened)
-    except FileNotFoundError:
-        raise ConfigError(f"no such file of cluster profiles: {file}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{file} is not a readable TOML file: {error}") from None
+    raw = read_toml(file, "file of cluster profiles")
     wrong = next((name for name, settings in raw.items() if not isinstance(settings, dict)), None)
     if wrong is not None:
         raise ConfigError(f"{file}: {wrong!r} is no profile: each is a table, such as [my-slurm]")

@@ -15,15 +15,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from ndvi_scale.cluster.lending import Lender
 from ndvi_scale.errors import ClusterError, NdviScaleError, ReadError
 from ndvi_scale.fit import Room
 from ndvi_scale.readers.pacing import share_limits
+from ndvi_scale.tokens import TOKENS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from distributed import Client
     from distributed import Future as DaskFuture
+
+    from ndvi_scale.tokens import TokenPlace
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +46,19 @@ GONE: Final = (
     "command again, on this cluster or another"
 )
 
+VALUE_S: Final = 5.0
+"""Seconds for the few kilobytes that a worker gives, before it is looked whether the scheduler is still there."""
+
 FRESH: Final = 1.0
 """Seconds for which the list of workers is taken for true: asking costs a message of a kilobyte a worker."""
+
+
+def workers_of(client: Client) -> dict[str, Any]:
+    """What the scheduler says of the workers that live, by address. Raises ClusterError where it is gone."""
+    try:
+        return client.scheduler_info(n_workers=-1)["workers"]
+    except (OSError, TimeoutError, KeyError):  # the last: what a client knows of one that it has given up
+        raise ClusterError(GONE) from None
 
 
 class _Seen:
@@ -55,10 +70,7 @@ class _Seen:
 
     def workers(self, client: Client) -> dict[str, Any]:
         if time.monotonic() >= self._until:
-            try:
-                self._workers = client.scheduler_info(n_workers=-1)["workers"]
-            except (OSError, TimeoutError, KeyError):  # the last: what a client knows of one that it has given up
-                raise ClusterError(GONE) from None
+            self._workers = workers_of(client)
             self._until = time.monotonic() + FRESH
         return self._workers
 
@@ -70,6 +82,8 @@ class _Shared:
         self.said = 0, 1
         """When (ns), and how many: see `share_limits`."""
         self._told: frozenset[str] = frozenset()
+        self.retried = 0
+        """Regions that were tried again after an asset could not be read."""
 
     def tell(self, client: Client, sharers: int, workers: frozenset[str]) -> None:
         if sharers == self.said[1] and workers <= self._told:
@@ -106,6 +120,7 @@ class DaskSubmit:
     """How the cluster came, for a person: such as ``7 of 8 workers came in 31 s; …``."""
     seen: _Seen = field(default_factory=_Seen, repr=False, compare=False)
     shared: _Shared = field(default_factory=_Shared, repr=False, compare=False)
+    lender: Lender = field(default_factory=Lender, repr=False, compare=False)
 
     def capacity(self) -> int:
         """Threads of the workers that live, and one region more for each, so that none waits for this process."""
@@ -129,6 +144,10 @@ class DaskSubmit:
         Those in the middle of a region too; and each task says it again, so that a worker that came since knows.
         """
         self.shared.tell(self.client, sharers, frozenset(self._workers()))
+
+    def lend(self, places: Collection[TokenPlace]) -> None:
+        """Lend the workers that live the tokens for these places, renewed where it is time."""
+        self.lender.lend(self.client, frozenset(self._workers()), places)
 
     def __call__(self, function: Callable[..., Any], /, *args: Any) -> Future[Any]:
         """Run a function on some worker.
@@ -159,7 +178,7 @@ class _Task:
         """Try it, on a worker that has not tried it if there is one."""
         others = [worker for worker in self.submit._workers() if worker not in self.causes]  # noqa: SLF001
         elsewhere = {"workers": others, "allow_other_workers": True} if self.causes and others else {}
-        given = self.submit.shared.said, self.function, *self.args
+        given = self.submit.shared.said, self.submit.lender.lends, self.function, *self.args
         try:
             running = self.submit.client.submit(_on_worker, *given, pure=False, **elsewhere)
         except (OSError, RuntimeError):  # the client has given the scheduler up
@@ -169,7 +188,7 @@ class _Task:
     def finish(self, done: DaskFuture) -> None:
         """Hand on what became of it, in words of ours where the cluster is to blame, or try again."""
         try:
-            value = done.result()
+            value = self._value(done)
         except ReadError as error:
             worker = getattr(error, "worker", "a worker")
             self.causes[worker] = str(error)
@@ -182,7 +201,25 @@ class _Task:
         else:
             self.outcome.set_result(value)
 
+    def _value(self, done: DaskFuture) -> Any:
+        """What a worker gave. Raises what it raised, and ClusterError where it is lost with the scheduler.
+
+        Asked for with a limit, again and again: what was on its way when the client was closed never comes, and the
+        interpreter waits for this thread at its end.
+        """
+        patience = VALUE_S
+        while True:
+            try:
+                return done.result(timeout=patience)
+            except TimeoutError:
+                if done.status == "error":  # the region's own
+                    raise
+                if self.submit.client.status in {"closing", "closed"}:
+                    raise ClusterError(GONE) from None
+                patience *= 2
+
     def _again(self) -> None:
+        self.submit.shared.retried += 1
         try:
             self.start()
         except ClusterError as error:
@@ -200,11 +237,12 @@ class _Task:
         )
 
 
-def _on_worker(said: tuple[int, int], function: Callable[..., Any], *args: Any) -> Any:
+def _on_worker(said: tuple[int, int], borrows: bool, function: Callable[..., Any], *args: Any) -> Any:  # noqa: FBT001
     """Runs on a worker; an error says which one it was."""
     from distributed import get_worker
 
     share_limits(*said)
+    TOKENS.borrow(borrows=borrows)
     try:
         return function(*args)
     except ReadError as error:

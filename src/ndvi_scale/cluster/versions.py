@@ -7,19 +7,40 @@ from typing import TYPE_CHECKING, Any, Final
 from ndvi_scale.errors import ClusterError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable
 
     from distributed import Client
 
 PACKAGES: Final = ("python", "dask", "distributed", "numpy", "numba", "zarr", "ndvi_scale")
+HERE: Final = "this process"
+SCHEDULER: Final = "the scheduler"
+
+
+def versions_of(client: Client, packages: Iterable[str] = PACKAGES) -> dict[str, dict[str, str]]:
+    """Place (`HERE`, `SCHEDULER`, a worker's address) → package → version. Of Python the first two numbers.
+
+    They are what pickles depend on. A place that cannot be asked is left out.
+    """
+    names = list(packages)
+    said: Any = client.get_versions(packages=[name for name in names if name != "python"])
+    places = {HERE: said["client"], SCHEDULER: said["scheduler"], **said["workers"]}
+    return {
+        place: {name: _version(name, told["packages"].get(name)) for name in names}
+        for place, told in places.items()
+        if told
+    }
 
 
 def require_same(client: Client) -> None:
     """Raises ClusterError that names package, worker and both versions."""
-    found: Any = client.get_versions(packages=[name for name in PACKAGES if name != "python"])
-    ours = found["client"]["packages"]
-    others = {"the scheduler": found["scheduler"], **found["workers"]}
-    wrong = [line for place, told in others.items() if told for line in _differences(place, told, ours)]
+    found = versions_of(client)
+    here = found.pop(HERE)
+    wrong = [
+        f"{place} has {name} {there}, {HERE} has {here[name]}"
+        for place, told in found.items()
+        for name, there in told.items()
+        if there != here[name]
+    ]
     if wrong:
         more = f" (and {len(wrong) - 1} more differences)" if len(wrong) > 1 else ""
         raise ClusterError(
@@ -27,13 +48,7 @@ def require_same(client: Client) -> None:
         )
 
 
-def _differences(place: str, told: Mapping[str, Any], ours: Mapping[str, Any]) -> Iterator[str]:
-    for name in PACKAGES:
-        there, here = (_version(name, packages.get(name)) for packages in (told["packages"], ours))
-        if there != here:
-            yield f"{place} has {name} {there or 'not at all'}, this process has {here}"
-
-
-def _version(name: str, full: str | None) -> str | None:
-    """Of Python the first two numbers: what is pickled is the same."""
-    return ".".join(full.split(".")[:2]) if full and name == "python" else full
+def _version(name: str, full: str | None) -> str:
+    if not full:
+        return "not at all"
+    return ".".join(full.split(".")[:2]) if name == "python" else full
