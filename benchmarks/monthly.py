@@ -10,55 +10,43 @@ are ratios within a turn. The days' valid pixels must be the same on both sides.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import statistics
 import time
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime, timedelta
 from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
-import pystac
 from benchmarks.pages import PAGE, write_between
-from benchmarks.peers.archive import TILE, make_archive, whole_tile
-from benchmarks.peers.origin import serve
-from benchmarks.peers.workloads import later
 
 from ndvi_scale import RunConfig, build_plan, open_reader, open_store, run_batch, thread_pool
-from ndvi_scale.batch import _windowed  # the same window of regions in flight as a run has
+from ndvi_scale.batch import windowed  # the same window of regions in flight as a run has
+from ndvi_scale.bench.archive import TILE, make_archive, whole_tile
+from ndvi_scale.bench.origin import serve
+from ndvi_scale.bench.workload import days_of, items_of
 from ndvi_scale.estimate import default_workers, region_memory, regions_in_flight
 from ndvi_scale.granule import granule_ndvi
 from ndvi_scale.ledger import pending
-from ndvi_scale.region import _windows, prefetch_region  # all that a run does before it reduces
+from ndvi_scale.region import prefetch_region, read_windows  # all that a run does before it reduces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import pystac
 
     from ndvi_scale.batch import Submit
     from ndvi_scale.lattice import Region
     from ndvi_scale.plan import Plan
     from ndvi_scale.readers import Reader
 
-FIRST = datetime.fromisoformat("2021-06-01")
-
 
 def monthly_items(archive: Path, base: str, dates: int) -> list[pystac.Item]:
-    """Items on the first days of June, each with files of its own to the reader: copies, by name, of a few."""
-    features = json.loads((archive / "items.json").read_text(encoding="utf-8"))["features"]
-    found = []
-    for number in range(dates):
-        feature = features[number % len(features)]
-        was = datetime.fromisoformat(feature["properties"]["datetime"]).replace(tzinfo=None)
-        item = later(feature, FIRST + timedelta(days=number) - datetime(was.year, was.month, was.day))  # noqa: DTZ001
-        for asset in item["assets"].values():
-            asset["href"] = f"{base}/copy-{number}/{archive.name}/{asset['href'].removeprefix('./')}"
-        found.append(pystac.Item.from_dict(item))
-    return found
+    """Items on the first days of June, each with files of its own to the reader."""
+    return items_of(archive, f"{base}/copy-{{}}", days_of("daily", dates))
 
 
 @contextmanager
@@ -91,14 +79,14 @@ def read_only(plan: Plan) -> tuple[float, int]:
         for region in regions[:in_flight]:
             ahead(region)
         task: Any = partial(masked_days, plan, reader)
-        valid = sum(future.result() for _, future in _windowed(submit, task, regions, in_flight, ahead))
+        valid = sum(future.result() for _, future in windowed(submit, task, regions, in_flight, ahead))
     return time.perf_counter() - started, valid
 
 
 def masked_days(plan: Plan, reader: Reader, region: Region) -> int:
     """Valid pixels of a region's days, one granule each."""
     valid = 0
-    for _, seen in groupby(_windows(plan, region, reader, {}), key=lambda found: found[0]):
+    for _, seen in groupby(read_windows(plan, region, reader, {}), key=lambda found: found[0]):
         for _, granule, window in seen:
             valid += granule_ndvi(window, granule, plan.config)[1]["valid"]
     return valid

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import settings
 
 import access_services
+import gateway as gateway_service
+import kube as kube_service
 import services
 import slurm as slurm_service
 from ndvi_scale.sandbox import make_sandbox
@@ -93,6 +95,48 @@ def slurm(
 
 
 @pytest.fixture(scope="session")
+def kube_service_running() -> Iterator[kube_service.Kube]:
+    """Run a Kubernetes API with its operator; `kube` and `kube_admin` are what a test takes."""
+    if reason := kube_service.missing():
+        pytest.skip(reason)
+    with kube_service.kubernetes() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def gateway_service_running(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[gateway_service.RunningGateway]:
+    """Run a Dask Gateway; `gateway` is what a test takes."""
+    with gateway_service.gateway(tmp_path_factory.mktemp("gateway")) as running:
+        yield running
+
+
+@pytest.fixture
+def kube(kube_service_running: kube_service.Kube, monkeypatch: pytest.MonkeyPatch) -> kube_service.Kube:
+    """Provide a Kubernetes whose ordinary user the test is: `KUBECONFIG` says so."""
+    monkeypatch.setenv("KUBECONFIG", str(kube_service_running.user))
+    return kube_service_running
+
+
+@pytest.fixture
+def kube_admin(kube: kube_service.Kube, monkeypatch: pytest.MonkeyPatch) -> kube_service.Kube:
+    """Provide a Kubernetes whose administrator the test is."""
+    monkeypatch.setenv("KUBECONFIG", str(kube.admin))
+    return kube
+
+
+@pytest.fixture
+def gateway(
+    gateway_service_running: gateway_service.RunningGateway, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[gateway_service.RunningGateway]:
+    """Provide a Dask Gateway that lets one in, and that has no cluster when the test ends."""
+    monkeypatch.setenv("NDVI_SCALE_GATEWAY_PASSWORD", gateway_service_running.password)
+    yield gateway_service_running
+    gateway_service_running.empty()
+
+
+@pytest.fixture(scope="session")
 def range_http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[services.RangeServer]:
     """Provide a Range server over its `directory`; a test begins with `reset()` in a folder of its own."""
     with services.range_server(tmp_path_factory.mktemp("range")) as server:
@@ -107,13 +151,14 @@ def eodata_s3(weed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def _skipped(config: pytest.Config) -> list[str]:
-    """Lines "node: reason" of all skipped tests; expected failures are none of them."""
+    """Lines "node: reason" of all skipped tests but those that may be; expected failures are none of them."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     reports = reporter.stats.get("skipped", []) if reporter is not None else []
-    return [
+    lines = [
         f"{report.nodeid}: {report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr}"
         for report in reports
     ]
+    return [line for line in lines if not line.endswith(kube_service.ABSENT)]
 
 
 @pytest.hookimpl(trylast=True)

@@ -24,6 +24,7 @@ def test_each_victim_dies_on_disk_and_on_s3() -> None:
     assert len(drawn) == len(chaos.VICTIMS) * len(chaos.PLACES)
 
 
+@pytest.mark.timeout(240)  # beside other tests on two cores
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_nothing_is_lost(scene: chaos.Scene, seed: int) -> None:

@@ -18,7 +18,7 @@ import pytest
 import rasterio
 import zarr
 from benchmarks.peers import __main__ as command
-from benchmarks.peers import archive, bars, blocks, envs, origin, pixels, table, workloads
+from benchmarks.peers import bars, blocks, envs, pixels, table, workloads
 from benchmarks.peers.fused import dropped_table, ndvi_codes
 from benchmarks.peers.results import Results
 from benchmarks.peers.stats import median_interval, ratios
@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ndvi_scale import RunConfig, build_plan, open_ndvi
+from ndvi_scale.bench import archive, origin
 from ndvi_scale.kernels import reference
 from ndvi_scale.sentinel2 import MASKS, scl_table
 

@@ -16,6 +16,7 @@ import xarray as xr
 import services
 from ndvi_scale import errors
 from ndvi_scale.cli import EXIT_CODES, cli, main
+from ndvi_scale.forecast import Calibration
 from ndvi_scale.item_files import load_items, save_items
 from replay import replaying
 
@@ -245,6 +246,71 @@ def test_plan_prints_and_saves(arguments: list[str], tmp_path: Path, capfd: pyte
     assert (tmp_path / "ndvi.zarr.run" / "plan.json").exists()
     assert call(*arguments) == 0
     assert "Resuming" in capfd.readouterr().err
+
+
+CALIBRATION = Calibration(
+    name="a cluster",
+    sizes=(1, 2),
+    repeats=5,
+    fixed=2.0,
+    latency=0.01,
+    compute=0.1,
+    cpu=0.1,
+    serial=0.01,
+    spread=(0.9, 1.0, 1.1),
+    between=0.05,
+    cores=2,
+    price=0.5,
+    currency="EUR",
+)
+
+
+def test_plan_foretells_from_a_calibration(
+    arguments: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "calibration.json").write_text(CALIBRATION.to_json())
+    (tmp_path / "clusters.toml").write_text('[big]\nkind = "slurm"\nworkers = 300\nmemory = "8GiB"\n')
+    planned = ["plan", *arguments[1:], "--calibration", tmp_path / "calibration.json"]
+    away = ["--cluster-file", tmp_path / "clusters.toml", "--cluster"]
+    assert call(*planned) == 0
+    said = " ".join(capfd.readouterr().err.split())
+    for words in (
+        "Forecast",
+        "90 % of runs",
+        "EUR",
+        "takes for granted",
+        "a cluster: 1, 2 workers",
+        "share 2 cores",
+    ):
+        assert words in said
+    assert "scheduler and driver are the limit" in said
+    flags = {"": [], "N": ["--workers", "7"], "big": [*away, "big"], "two": [*away, "big", "--workers", "2"]}
+    sizes = {}
+    for name, more in flags.items():
+        assert call(*planned, *more, "--json") == 0
+        sizes[name] = json.loads(capfd.readouterr().out)["forecast"]
+    assert [one["workers"] for one in sizes[""]["sizes"]][:2] == [1, 2]
+    assert [[one["workers"] for one in sizes[name]["sizes"]] for name in ("N", "big", "two")] == [[7], [300], [2]]
+    assert "each worker has cores of its own" in sizes["big"]["assumptions"]
+    for one in sizes[""]["sizes"]:
+        assert one["low"] < one["wall"] < one["high"]
+        assert one["cost"] == pytest.approx(one["workers"] * one["wall"] / 3600 * 0.5)
+    assert call(*planned[:-2], "--json") == 0
+    assert "forecast" not in json.loads(capfd.readouterr().out)
+
+
+def test_a_forecast_needs_a_calibration(
+    arguments: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    planned = ["plan", *arguments[1:]]
+    assert call(*planned, "--cluster", "local") == errors.ConfigError.exit_code
+    assert "give --calibration" in capfd.readouterr().err
+    assert call(*planned, "--calibration", tmp_path / "none.json") == errors.ConfigError.exit_code
+    assert "ndvi-scale bench" in capfd.readouterr().err
+    (tmp_path / "c.json").write_text(CALIBRATION.to_json())
+    planned += ["--calibration", str(tmp_path / "c.json")]
+    assert call(*planned, "--cluster", "nowhere") == errors.ConfigError.exit_code
+    assert "is no profile" in capfd.readouterr().err
 
 
 def test_search_saves_items_that_run_takes(
@@ -488,20 +554,21 @@ def test_demo_twice(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_cleanly_and_resumes(sandbox: Sandbox, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cluster", [(), ("--cluster", "local", "--workers", "1")], ids=["threads", "processes"])
+def test_ctrl_c_stops_cleanly_and_resumes(sandbox: Sandbox, tmp_path: Path, cluster: tuple[str, ...]) -> None:
     program = [sys.executable, "-m", "ndvi_scale"]
     command = [*program, "run", "--catalog", str(sandbox.catalog), "--bbox", box(sandbox), "--chunk", "16"]
-    command += ["--out", str(tmp_path / "ndvi.zarr")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ}) as process:
+    command += ["--out", str(tmp_path / "ndvi.zarr"), *cluster]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         deadline = time.monotonic() + 30
         while not (tmp_path / "ndvi.zarr" / "ndvi" / "c").exists() and time.monotonic() < deadline:
             time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: workers get it, too
         _, said = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "Traceback" not in said
     assert "to resume" in said
-    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    again = subprocess.run(command[: -len(cluster) or None], capture_output=True, text=True, check=False)
     assert again.returncode == 0
     assert "Done." in again.stderr
 
@@ -744,6 +811,21 @@ def test_verify_finds_damage_and_repairs_it(arguments: list[str], capfd: pytest.
     assert call("verify", str(output)) == 0
 
 
+def test_what_only_reads_takes_an_output_that_cannot_be_written(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert call(*arguments) == 0
+    # As on a mount that is read-only: chmod keeps root, whom the tests may be, from nothing.
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK and access(path, mode))
+    for command in (["status"], ["verify"], ["info", "--digest"]):
+        assert call(*command, arguments[-1]) == 0
+    capfd.readouterr()
+    assert call(*arguments) == errors.StoreError.exit_code
+    assert call("verify", arguments[-1], "--repair") == errors.StoreError.exit_code
+    assert capfd.readouterr().err.count("no right to write in") == 2
+
+
 def test_break_lock_says_whose_run_it_was(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     from ndvi_scale import lease, open_store
 
@@ -755,6 +837,84 @@ def test_break_lock_says_whose_run_it_was(arguments: list[str], capfd: pytest.Ca
         assert f"Taken over from {held.holder.user}" in capfd.readouterr().err
     assert call(*arguments, "--break-lock") == 0
     assert "Nobody else" in capfd.readouterr().err
+
+
+def test_what_is_finished_opens_no_cluster(
+    arguments: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (port,) = services.free_ports(1)
+    file = profiles_file(tmp_path, f'[gone]\nkind = "address"\nscheduler = "tcp://127.0.0.1:{port}"\nwait = 1\n')
+    cluster = ["--cluster", "gone", "--cluster-file", file]
+    assert call(*arguments) == 0
+    capfd.readouterr()
+    assert call(*arguments, *cluster) == 0
+    assert "Done." in capfd.readouterr().err
+    assert call("verify", arguments[-1], "--repair", *cluster) == 0
+    next(path for path in (tmp_path / "ndvi.zarr" / "ndvi" / "c").rglob("*") if path.is_file()).unlink()
+    assert call(*arguments, *cluster) == errors.ClusterError.exit_code
+    assert str(port) in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--cluster", "nope"], "cluster 'nope'"),
+        (["--cluster", "local", "--adapt", "x"], "adapt 'x'"),
+        (["--cluster", "local", "--workers", "2", "--adapt", "0:2"], "one of the two"),
+        (["--adapt", "0:3"], "give --cluster as well"),
+        (["--cluster-file", "x.toml"], "--cluster-file x.toml is of a cluster: give --cluster as well"),
+        (["--memory", "bogus"], "memory 'bogus'"),
+        (["--reader", "bogus"], "unknown reader 'bogus'"),
+        (["--png", "/nowhere/x.png"], "there is no folder /nowhere"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_flags_of_where_to_compute_are_looked_at_first(
+    flags: list[str], words: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    nothing = ["--items", str(tmp_path / "absent.json"), "--out", str(tmp_path / "ndvi.zarr")]
+    assert call("run", *nothing, *flags) == errors.ConfigError.exit_code
+    assert words in capfd.readouterr().err
+
+
+def test_a_wrong_cluster_is_told_before_anything_heavy_is_loaded() -> None:
+    code = (
+        "import sys; from ndvi_scale.cli import main; sys.argv[1:] = ['run', '--cluster', 'nope']\n"
+        "try: main()\n"
+        f"finally: print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert said.returncode == errors.ConfigError.exit_code
+    assert said.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("verbose", [True, False])
+def test_a_scheduler_that_dies_shows_no_traceback_of_distributed(*, verbose: bool) -> None:
+    code = (
+        "import logging, sys; from ndvi_scale.cli import main\n"
+        f"sys.argv[1:] = [*{['-v'] * verbose}, 'sources', '--json']; main()\n"
+        "from ndvi_scale import open_cluster, find_spec\n"
+        "with open_cluster(find_spec('threads', {'threads': {'kind': 'local', 'processes': False}})):\n"
+        "    logging.getLogger('distributed.client').error('as it logs a lost scheduler')"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stderr == ("as it logs a lost scheduler\n" if verbose else "")
+
+
+@pytest.mark.parametrize("flag", ["cluster", "cluster-file", "adapt", "workers", "memory"])
+def test_verify_computes_nothing_without_repair(flag: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert call("verify", "absent.zarr", f"--{flag}", "7") == errors.ConfigError.exit_code
+    assert f"--{flag} 7 without --repair" in capfd.readouterr().err
+
+
+def test_break_lock_of_zones_is_told_once_a_zone(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    zones = [*arguments, "--grid", "per-zone", "--datetime", "2021-04-01/2021-04-10"]
+    assert call(*zones) == 0
+    capfd.readouterr()
+    assert call(*zones, "--overwrite", "--break-lock") == 0
+    told = [line for line in capfd.readouterr().err.splitlines() if "Nobody else is writing to" in line]
+    assert told
+    assert len(told) == len(set(told)) == len(list(Path(arguments[-1]).glob("EPSG_*")))
 
 
 def profiles_file(tmp_path: Path, text: str) -> str:

@@ -24,7 +24,7 @@ from pyproj import Transformer
 from ndvi_scale.aoi import parse_bbox
 from ndvi_scale.config import RunConfig
 from ndvi_scale.errors import ConfigError
-from ndvi_scale.estimate import READER_BYTES, estimate_plan, parse_size, region_memory, regions_in_flight
+from ndvi_scale.estimate import READER_BYTES, estimate_plan, region_memory, regions_in_flight
 from ndvi_scale.granules import Asset, Granule
 from ndvi_scale.lattice import Lattice, Region, coarser_grid, in_strips
 from ndvi_scale.periods import one_day, periods_of
@@ -426,44 +426,6 @@ def test_a_run_takes_no_more_than_its_bound(
         shutil.rmtree(left)
     found = in_a_process(case, stored_bands)
     assert found["growth"] <= READER_BYTES + workers * found["region"] + SPARE
-
-
-# Sizes as people write them
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [
-        ("4GB", 4_000_000_000),
-        ("4 GB", 4_000_000_000),
-        ("4G", 4_000_000_000),
-        ("512MiB", 512 << 20),
-        (" 512 MiB ", 512 << 20),
-        ("1.5GiB", 3 << 29),
-        ("100kB", 100_000),
-        ("64KiB", 65_536),
-        ("2TB", 2 * 10**12),
-        ("1e9", 10**9),
-        ("1e9B", 10**9),
-        ("123456", 123_456),
-    ],
-)
-def test_a_size(text: str, size: int) -> None:
-    assert parse_size(text) == size
-
-
-@pytest.mark.parametrize(
-    "text", ["", "GB", "4 bananas", "-4GB", "0", "0GB", "1.2.3GB", "nan", "4XB", "4GBs", "1e999"]
-)
-def test_no_size(text: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        parse_size(text)
-    assert all(part in str(caught.value) for part in (f"memory {text!r}", "4GB", "512MiB"))
-
-
-@given(st.integers(1, 10**15))
-def test_a_plain_number_is_bytes(size: int) -> None:
-    assert parse_size(str(size)) == pytest.approx(size, rel=1e-12)
 
 
 # How many at once

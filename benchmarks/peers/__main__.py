@@ -22,16 +22,17 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks.peers.archive import make_archive
 from benchmarks.peers.bars import bar_rows, bars
 from benchmarks.peers.blocks import needed_blocks
 from benchmarks.peers.envs import OWN, interpreter
 from benchmarks.peers.measure import run_process
-from benchmarks.peers.origin import Origin, serve
 from benchmarks.peers.pixels import compare
 from benchmarks.peers.results import Results
 from benchmarks.peers.table import section, write_docs
 from benchmarks.peers.workloads import Contender, Spec, features_of, specs, write_workload
+
+from ndvi_scale.bench.archive import make_archive
+from ndvi_scale.bench.origin import Origin, serve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

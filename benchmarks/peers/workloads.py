@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import rustac
-from benchmarks.peers.archive import EPSG, LEFT, TILE, TOP, Recipe, nine_tiles, whole_tile
 from benchmarks.peers.contender import Workload
 from pyproj import Transformer
 
+from ndvi_scale.bench.archive import EPSG, LEFT, TILE, TOP, Recipe, nine_tiles, whole_tile
+from ndvi_scale.bench.workload import later
 from ndvi_scale.sentinel2 import MASKS
 
 if TYPE_CHECKING:
@@ -149,20 +149,6 @@ def features_of(spec: Spec, archive: Path | None, base: str) -> list[dict[str, A
                 asset["href"] = f"{base}/{f'copy-{number}/' if number else ''}{archive.name}/{path}"
             found.append(item)
     return sorted(found, key=lambda feature: (feature["properties"]["datetime"], feature["id"]))
-
-
-def later(feature: dict[str, Any], shift: timedelta) -> dict[str, Any]:
-    """The same acquisition on a later day, under that day's names."""
-    properties = feature["properties"]
-    was = datetime.fromisoformat(properties["datetime"])
-    day, other = (f"{when:%Y%m%d}" for when in (was, was + shift))
-    item = copy.deepcopy(feature)
-    item["id"] = feature["id"].replace(day, other)
-    for name, value in properties.items():
-        if isinstance(value, str):
-            item["properties"][name] = value.replace(day, other)
-    item["properties"]["datetime"] = (was + shift).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return item
 
 
 def invented_features(dates: int, base: str, side: int = 5) -> list[dict[str, Any]]:

@@ -9,16 +9,19 @@ import json
 import logging
 import sys
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from ndvi_scale.bench_commands import bench
 from ndvi_scale.cluster_commands import cluster
 from ndvi_scale.errors import ConfigError, DamagedError, IncompleteRunError, NdviScaleError, ReadError, StoreError
 from ndvi_scale.options import (
     cluster_options,
     compute_options,
+    forecast_options,
     json_option,
     region_options,
     storage_option,
@@ -34,8 +37,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ndvi_scale.batch import RunReport, Submit
+    from ndvi_scale.cluster.spec import ClusterSpec
     from ndvi_scale.config import RunConfig
     from ndvi_scale.estimate import Estimate
+    from ndvi_scale.forecast import Calibration, Outlook, Site
     from ndvi_scale.plan import Plan
     from ndvi_scale.readers import Reader
     from ndvi_scale.settings import Settings
@@ -79,11 +84,14 @@ def cli(context: click.Context, verbose: bool, traceback: bool) -> None:
     handler.setFormatter(_OneLine("%(message)s"))
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
     # stac_io is of rustac, and tells whole items with their links.
-    for noisy in ("rasterio", "botocore", "urllib3", "distributed", "stac_io"):
+    for noisy in ("rasterio", "botocore", "urllib3", "stac_io"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
+    # It logs a traceback of a scheduler that is lost, of which our own error tells.
+    logging.getLogger("distributed").setLevel(logging.ERROR if verbose else logging.CRITICAL)
     context.obj = {"traceback": traceback}
 
 
+cli.add_command(bench)
 cli.add_command(cluster)
 
 
@@ -103,38 +111,42 @@ cli.add_command(cluster)
 @click.option("--png", metavar="FILE", help="Draw the result.")
 def run(**flags: Any) -> None:
     """Compute NDVI of a region and date range into a Zarr store; the same command again resumes."""
+    from ndvi_scale.settings import place_of, settings_of
+
+    place = place_of(flags)  # first: all else takes seconds
     from ndvi_scale import output
-    from ndvi_scale.settings import settings_of
 
     settings = settings_of(flags)
     plan = _renewed(settings, flags)
     if settings.config.grid == "per-zone":
-        _run_zones(settings, flags)
+        _run_zones(settings, flags, place)
         return
     store = settings.store()
     if flags["overwrite"]:
         output.check_ours(store)
     elif plan is None:
         plan = output.begin(store, settings.config)
-    with _computing(flags) as submit:
+    with _computing(place) as submit:
         outcome = _run(plan or settings.build_plan(), store, flags, submit, resumed=plan is not None)
     _conclude(outcome, store, settings.config)
 
 
 @contextmanager
-def _computing(flags: Mapping[str, Any]) -> Iterator[Callable[[int | None], Submit]]:
-    """What gives a place to compute so many regions at once. A cluster is opened once, when first asked for."""
+def _computing(spec: ClusterSpec | None) -> Iterator[Callable[[int | None], Submit]]:
+    """What gives a place to compute: for so many regions at once in this process, for None on the cluster.
+
+    That is opened once, when first asked for.
+    """
     from ndvi_scale.batch import thread_pool
     from ndvi_scale.cluster.opening import open_cluster
-    from ndvi_scale.cluster.profiles import spec_of_flags
 
-    spec = spec_of_flags(flags) if flags.get("cluster") else None
     opened: dict[int | None, Submit] = {}
     with ExitStack() as stack:
 
         def submit(in_flight: int | None) -> Submit:
             if in_flight not in opened:
-                opened[in_flight] = stack.enter_context(open_cluster(spec) if spec else thread_pool(in_flight))
+                place = open_cluster(spec) if spec is not None and in_flight is None else thread_pool(in_flight)
+                opened[in_flight] = stack.enter_context(place)
             return opened[in_flight]
 
         yield submit
@@ -159,12 +171,13 @@ def _renewed(settings: Settings, flags: Mapping[str, Any]) -> Plan | None:
     return plan
 
 
-def _run_zones(settings: Settings, flags: Mapping[str, Any]) -> None:
+def _run_zones(settings: Settings, flags: Mapping[str, Any], place: ClusterSpec | None) -> None:
     """Every zone in turn; what fails in one does not keep the others from running."""
     from ndvi_scale import output, write
 
     root = settings.store()
     plans: dict[str, Plan] = {}
+    kept = dict(flags)
     if flags["overwrite"]:
         output.check_ours(root)
     else:
@@ -175,12 +188,14 @@ def _run_zones(settings: Settings, flags: Mapping[str, Any]) -> None:
         for plan in plans.values() if not flags.get("cluster") else ():
             _in_flight(plan, flags)
         if flags["overwrite"]:
+            for name in plans:
+                _take_turn(settings.store(name), flags)
             root.delete()  # last: whatever can be refused was refused before
+            kept |= {"overwrite": False, "break_lock": False}
         output.freeze_zones(root, plans, settings.store)
     write.create_root(root, plans)
-    kept = {**flags, "overwrite": False}
     outcomes = {}
-    with _computing(flags) as submit:
+    with _computing(place) as submit:
         for name, plan in plans.items():
             told = {**kept, "png": _picture_of_zone(flags["png"], name)}
             outcomes[name] = _run(plan, settings.store(name), told, submit, resumed=resumed)
@@ -203,14 +218,16 @@ def _run(
     reader = open_reader(flags["reader"])
     in_flight = None if flags.get("cluster") else _in_flight(plan, flags)
     estimate = None if resumed else _estimate(plan, reader)
+    _take_turn(store, flags)  # before a cluster is opened, or an output deleted
     if flags.get("overwrite"):
         store.delete()  # last: whatever can be refused was refused before
     console.print(report.plan_table(plan, estimate, in_flight))
-    if flags.get("break_lock"):
-        _break_lock(store, console)
-    already = batch.read_report(plan, store).done if resumed else 0
+    left = batch.left_to_do(plan, store) if resumed else len(plan.index)
+    already = len(plan.index) - left
     if resumed:
         console.print(f"Resuming {as_markup(store.url)}: {already} of {len(plan.index)} regions are done.")
+    if not left:
+        in_flight = 1  # a cluster would be opened, and its workers waited for, in vain
     place = submit(in_flight)
     if note := getattr(place, "note", ""):
         console.print(f"Cluster: {as_markup(note)}", soft_wrap=True)
@@ -231,13 +248,16 @@ def _run(
     return outcome
 
 
-def _break_lock(store: Store, console: Console) -> None:
+def _take_turn(store: Store, flags: Mapping[str, Any]) -> None:
+    """Make sure that no other driver writes there, or take over where that is asked for. Raises StoreError."""
     from ndvi_scale import lease
     from ndvi_scale.outside import as_markup
 
-    before = lease.take_over(store)
-    told = f"Taken over from {before}." if before else "Nobody else is writing here."
-    console.print(as_markup(told), soft_wrap=True)
+    if flags.get("break_lock"):
+        before = lease.take_over(store)
+        told = f"Taken over from {before}." if before else f"Nobody else is writing to {store.url}."
+        open_console().print(as_markup(told), soft_wrap=True)
+    lease.require_free(store)
 
 
 def _estimate(plan: Plan, reader: Reader) -> Estimate | None:
@@ -292,13 +312,17 @@ def _draw(store: Store, path: str, console: Console) -> None:
 @storage_option
 @click.option("--out", metavar="URL", help="Where the run will write; only needed for --save.")
 @click.option("--save", is_flag=True, help="Freeze the plan at --out, for `run` to take up.")
+@forecast_options
 @json_option
 def plan(**flags: Any) -> None:
     """Show what a run would read, compute and write, and what it would cost."""
+    from ndvi_scale.settings import place_of, settings_of
+
+    place_of(flags)
     from ndvi_scale import ledger, output
-    from ndvi_scale.settings import settings_of
 
     settings = settings_of(flags)
+    site = _site(flags)  # before a search that may take minutes
     zones = settings.config.grid == "per-zone"
     begun = False
     if flags["save"] and zones:
@@ -306,7 +330,7 @@ def plan(**flags: Any) -> None:
     elif flags["save"]:
         begun = output.begin(settings.store(), settings.config) is not None
     plans = settings.build_plans() if zones else {"": settings.build_plan()}
-    _show_plans(plans, flags)
+    _show_plans(plans, flags, site)
     if flags["save"] and not begun:
         if zones:
             output.freeze_zones(settings.store(), plans, settings.store)
@@ -314,21 +338,54 @@ def plan(**flags: Any) -> None:
             ledger.save_plan(settings.store(), plans[""])
 
 
-def _show_plans(plans: Mapping[str, Plan], flags: Mapping[str, Any]) -> None:
+def _site(flags: Mapping[str, Any]) -> tuple[Calibration, Site] | None:
+    """Where a run is to be foretold, and from what; None where that is not asked for. Raises ConfigError."""
+    from ndvi_scale.cluster.profiles import spec_of_flags
+    from ndvi_scale.estimate import own_cores
+    from ndvi_scale.forecast import Site, read_calibration
+
+    if not flags["calibration"]:
+        if flags["cluster"]:
+            raise ConfigError(
+                f"--cluster {flags['cluster']} of a plan is where its run is foretold: give --calibration as well, "
+                "a file that `ndvi-scale bench` writes"
+            )
+        return None
+    known = read_calibration(Path(flags["calibration"]))
+    if not flags["cluster"]:
+        return known, Site(flags["workers"] or 0, known.threads, known.cores, known.price)
+    spec = spec_of_flags(flags)
+    cores = own_cores() if spec.kind == "local" else None
+    return known, Site(spec.workers or 0, spec.threads, cores, known.price)
+
+
+def _show_plans(plans: Mapping[str, Plan], flags: Mapping[str, Any], site: tuple[Calibration, Site] | None) -> None:
     from ndvi_scale import report
     from ndvi_scale.readers import open_reader
 
     console, facts = open_console(), {}
     for name, plan in plans.items():
         estimate = _estimate(plan, open_reader(flags["reader"]))
-        facts[name] = report.plan_json(plan, estimate)
+        outlook = _look_ahead(plan, estimate, site)
+        facts[name] = report.plan_json(plan, estimate) | report.outlook_json(outlook)
         if flags["as_json"]:
             continue
-        console.print(report.plan_table(plan, estimate, _in_flight(plan, flags)))
+        console.print(report.plan_table(plan, estimate, None if flags["cluster"] else _in_flight(plan, flags)))
         if plan.dropped:
             console.print(report.dropped_table(plan))
+        for shown in report.outlook_tables(outlook):
+            console.print(shown)
     if flags["as_json"]:
         click.echo(json.dumps(facts.get("", facts), indent=1))
+
+
+def _look_ahead(plan: Plan, estimate: Estimate | None, site: tuple[Calibration, Site] | None) -> Outlook | None:
+    from ndvi_scale.forecast import look_ahead, work_of
+
+    if site is None or estimate is None:
+        return None
+    known, where = site
+    return look_ahead(known, work_of(plan, estimate), where)
 
 
 @cli.command()
@@ -407,11 +464,14 @@ def status(url: str, storage: tuple[str, ...], days: bool, as_json: bool) -> Non
 @json_option
 def verify(url: str, **flags: Any) -> None:
     """Read an output again and compare every region with what its run wrote."""
+    from ndvi_scale.settings import place_of
+
+    place = place_of(flags, used=None if flags["repair"] else "--repair")
     from ndvi_scale import report
 
     facts, unsound = {}, []
-    with _computing(flags) as submit:
-        for name, (store, plan) in _existing_runs(url, flags["storage"]).items():
+    with _computing(place) as submit:
+        for name, (store, plan) in _existing_runs(url, flags["storage"], read_only=not flags["repair"]).items():
             found = _verified(plan, store, flags, submit)
             facts[name] = report.verified_json(found)
             if not found.sound:
@@ -546,10 +606,12 @@ def sandbox(directory: Path, size: int, full: bool, **how: Any) -> None:
 @where_options
 def demo(directory: Path, size: int, **flags: Any) -> None:
     """Make a sandbox, run on it, check the result against the known NDVI, and draw it."""
+    from ndvi_scale.settings import Settings, place_of
+
+    place = place_of(flags)
     from ndvi_scale import output
     from ndvi_scale.demo import check_truth
     from ndvi_scale.sandbox import make_sandbox
-    from ndvi_scale.settings import Settings
 
     console = open_console()
     with console.status("making a sandbox") as spinner:
@@ -565,26 +627,26 @@ def demo(directory: Path, size: int, **flags: Any) -> None:
     plan = output.begin(store, settings.config)
     resumed = plan is not None
     flags["png"] = str(directory / "ndvi.png")
-    with _computing(flags) as submit:
+    with _computing(place) as submit:
         outcome = _run(plan or settings.build_plan(), store, flags, submit, resumed=resumed)
     _conclude(outcome, store, settings.config)
     console.print(check_truth(store, made), soft_wrap=True)
 
 
-def _existing_runs(url: str, storage: tuple[str, ...]) -> dict[str, tuple[Store, Plan]]:
+def _existing_runs(url: str, storage: tuple[str, ...], *, read_only: bool = True) -> dict[str, tuple[Store, Plan]]:
     """Runs at a location by group: one named "", or those of the zones."""
     from ndvi_scale.ledger import load_plan
     from ndvi_scale.output import zones_of
     from ndvi_scale.settings import open_output
 
-    runs = {}
+    opened, runs = partial(open_output, storage=storage, read_only=read_only), {}
     place, _, group = url.rstrip("/").rpartition("/")
-    if place and group in zones_of(open_output(place, storage)):
+    if place and group in zones_of(opened(place)):
         url, names = place, [group]
     else:
-        names = zones_of(open_output(url, storage)) or [""]
+        names = zones_of(opened(url)) or [""]
     for name in names:
-        store = open_output(url, storage, name)
+        store = opened(url, group=name)
         plan = load_plan(store)
         if plan is None:
             raise StoreError(f"{store.url} holds no run of ndvi-scale: give the --out of a run")
@@ -593,7 +655,8 @@ def _existing_runs(url: str, storage: tuple[str, ...]) -> dict[str, tuple[Store,
 
 
 def _in_flight(plan: Plan, flags: Mapping[str, Any]) -> int:
-    from ndvi_scale.estimate import parse_size, regions_in_flight
+    from ndvi_scale.estimate import regions_in_flight
+    from ndvi_scale.sizes import parse_size
 
     limit = parse_size(flags["memory"]) if flags["memory"] else None
     return regions_in_flight(plan, flags["workers"], limit, flags["reader"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from heapq import nlargest
@@ -295,9 +294,10 @@ def _source_bytes(plan: Plan) -> int:
 
 def _read_at_all(plan: Plan) -> list[tuple[Window, Granule]]:
     """Every window of the lattice with each granule, but of granules on the same grids with one."""
-    grids = {(granule.red.geobox, granule.scl.geobox): granule for granule in plan.granules}
+    keys = [(id(granule.red.geobox), id(granule.scl.geobox)) for granule in plan.granules]
+    grids = dict(zip(keys, plan.granules, strict=True))
     numbers = {key: number for number, key in enumerate(grids)}
-    of_row = [numbers[granule.red.geobox, granule.scl.geobox] for granule in plan.granules]
+    of_row = [numbers[key] for key in keys]
     places = {(region.iy, region.ix, of_row[row]) for region, rows in plan.index.items() for row in rows}
     granules = list(grids.values())
     return [(plan.lattice.window(iy, ix), granules[number]) for iy, ix, number in places]
@@ -324,26 +324,19 @@ def _resampling_bytes(grid: GeoBox, window: Window, granule: GeoBox) -> int:
     return 6 * source + 10 * cells * factor**2
 
 
-def parse_size(text: str) -> int:
-    """``"4GB"``, ``"512 MiB"`` or ``"1e9"`` in bytes. Raises ConfigError."""
-    match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([kMGT]?)(i?)B?\s*", text, re.IGNORECASE)
-    try:
-        number = float(match[1]) if match else 0.0
-    except ValueError:
-        number = 0.0
-    if match is None or not 0 < number < math.inf:
-        raise ConfigError(f"memory {text!r} is not a size: give a number and a unit, such as 4GB or 512MiB")
-    return int(number * (1024 if match[3] else 1000) ** " KMGT".index(match[2].upper() or " "))
-
-
 def default_workers(reader: str = DEFAULT_READER) -> int:
     """Regions to compute at once where nothing else is said; at most eight, for each adds its memory.
 
     One a core where what comes next is read ahead (a whole tile then takes 0.91 of the time of two a core, on two
     cores); two a core for readers that wait for the network themselves.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = own_cores()
     return min(8, max(2, cores) if reader == DEFAULT_READER else 2 * cores)
+
+
+def own_cores() -> int:
+    """Cores of this machine that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def regions_in_flight(

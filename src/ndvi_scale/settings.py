@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ndvi_scale.errors import ConfigError, EmptySearchError
+from ndvi_scale.readers import DEFAULT_READER, open_reader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     import pystac
 
+    from ndvi_scale.cluster.spec import ClusterSpec
     from ndvi_scale.config import RunConfig
     from ndvi_scale.plan import Plan
     from ndvi_scale.store import Store
@@ -141,7 +143,45 @@ def settings_of(flags: Mapping[str, Any]) -> Settings:
     return Settings.from_values({**settings, **given}, flags.get("storage", ()))
 
 
-def open_output(url: str, storage: tuple[str, ...], group: str = "") -> Store:
+PLACE: Final = ("cluster", "cluster_file", "adapt", "workers", "memory")
+"""Flags that say where to compute, and how much of it at once."""
+
+
+def place_of(flags: Mapping[str, Any], *, used: str | None = None) -> ClusterSpec | None:
+    """Where to compute, as flags say it; None is this process. Asks nothing that takes long.
+
+    `used`: a flag that is not given, without which nothing is computed. Raises ConfigError.
+    """
+    from ndvi_scale.cluster.profiles import spec_of_flags
+
+    given = {f"--{name.replace('_', '-')}": flags[name] for name in PLACE if flags.get(name) is not None}
+    if used is not None and given:
+        told = " ".join(map(str, next(iter(given.items()))))
+        raise ConfigError(f"{told} without {used}: nothing is computed; give {used} as well, or leave it out")
+    _check_picture(flags.get("png"))
+    if flags["reader"] != DEFAULT_READER:
+        open_reader(flags["reader"])
+    if flags.get("cluster"):
+        return spec_of_flags(flags)
+    for name in ("--adapt", "--cluster-file"):
+        if name in given:
+            raise ConfigError(
+                f"{name} {given[name]} is of a cluster: give --cluster as well, such as --cluster local"
+            )
+    if "--memory" in given:
+        from ndvi_scale.sizes import parse_size
+
+        parse_size(given["--memory"])
+    return None
+
+
+def _check_picture(file: str | None) -> None:
+    """Before a run that may take hours."""
+    if file and not Path(file).absolute().parent.is_dir():
+        raise ConfigError(f"--png {file}: there is no folder {Path(file).parent}: make it, or give another")
+
+
+def open_output(url: str, storage: tuple[str, ...], group: str = "", *, read_only: bool = False) -> Store:
     """The store at a URL with options as flags give them, ``KEY=VALUE``. Raises ConfigError and StoreError."""
     from ndvi_scale.store import open_store
 
@@ -152,4 +192,5 @@ def open_output(url: str, storage: tuple[str, ...], group: str = "") -> Store:
             raise ConfigError(
                 f"--storage-option number {number} is not KEY=VALUE, such as endpoint=http://127.0.0.1:8333"
             )
-    return open_store(url, dict(option.split("=", 1) for option in storage), group=group)
+    options = dict(option.split("=", 1) for option in storage)
+    return open_store(url, options, group=group, read_only=read_only)

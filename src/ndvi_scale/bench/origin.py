@@ -1,4 +1,4 @@
-"""The origin: an HTTP server of files, 30 ms to the first byte and 80 MB/s a connection, that counts what is asked.
+"""The origin: an HTTP server of files, with latency and a rate a connection, which counts what is asked.
 
 nginx with its lua module where that is installed (Debian: nginx-light, libnginx-mod-http-lua), else a server of our
 own with the same delay and rate. Paths begin with a tag, which says whose requests they are: ``/TAG/path/in/root``.
@@ -16,19 +16,27 @@ import socket
 import subprocess
 import time
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, build_opener
 
+from ndvi_scale.errors import ConfigError, NdviScaleError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DELAY: Final = 0.03
+"""Seconds to the first byte, as of an object store in the same region."""
 RATE: Final = 80 << 20
-"""Bytes a second of one connection: nginx's ``80m``."""
+"""Bytes a second of one connection."""
+BAD_REQUEST: Final = HTTPStatus.BAD_REQUEST
+LOOPBACK: Final = "127.0.0.1"
 MODULES: Final = ("ndk_http_module.so", "ngx_http_lua_module.so")
 START_SECONDS: Final = 20.0
+STEP: Final = 256 << 10
+"""Bytes sent at a time."""
 QUIET_SECONDS: Final = 0.15
 """The log is read when it has not grown for so long: nginx writes a line when a request ends."""
 
@@ -46,12 +54,14 @@ http {{
   sendfile on; tcp_nopush on; tcp_nodelay on; keepalive_requests 1000000;
   {temporary}
   server {{
-    listen 127.0.0.1:{port};
+    listen {host}:{port};
     root {root};
     location / {{
       rewrite ^/[^/]+(?:/copy-\\d+)?(/.*)$ $1 break;
-      access_by_lua_block {{ ngx.sleep({delay}) }}
-      limit_rate {rate};
+      access_by_lua_block {{
+        local first, last = string.match(ngx.var.http_range or "", "bytes=(%d+)-(%d+)")
+        ngx.sleep({delay} + (first and (last - first + 1) / {rate} or 0))
+      }}
     }}
   }}
 }}
@@ -101,7 +111,7 @@ def count_lines(lines: Iterator[str], tag: str) -> Count:
             continue
         requests += 1
         sent += int(size)
-        failed += int(status) >= 400
+        failed += int(status) >= BAD_REQUEST
         headers += method == "GET" and first_byte(ranged) == 0
     return Count(requests, sent, headers, failed)
 
@@ -112,23 +122,45 @@ def first_byte(ranged: str) -> int:
     return int(found[1]) if found else 0
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How slowly is answered."""
+
+    rate: int = RATE
+    """Bytes a second of a connection: an answer is held back as long as its range takes, then comes at once.
+    (nginx's own `limit_rate` lets through what a second may have before it begins to count.)"""
+    delay: float = DELAY
+    """Seconds that each answer takes beside."""
+    host: str = LOOPBACK
+    """Address to listen at: one of this machine."""
+
+
 @contextlib.contextmanager
-def serve(root: Path, folder: Path) -> Iterator[Origin]:
-    """Serve `root` on a free loopback port; `folder` takes logs and temporary files."""
+def serve(root: Path, folder: Path, pace: Pace | None = None) -> Iterator[Origin]:
+    """Serve `root` on a free port; `folder` takes logs and the like.
+
+    Raises NdviScaleError where it does not come up.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "access.log").write_bytes(b"")
-    port = _free_port()
+    pace = pace or Pace()
+    port = _free_port(pace.host)
     modules = _nginx_modules()
-    server = _nginx(root, folder, port, modules) if modules else _own(root, folder, port)
+    server = _nginx(root, folder, port, modules, pace) if modules else _own(root, folder, port, pace)
     with server:
-        url = f"http://127.0.0.1:{port}"
+        url = f"http://{pace.host}:{port}"
         _wait(url)
         yield Origin("nginx" if modules else "asyncio", url, folder / "access.log")
 
 
-def _free_port() -> int:
+def _free_port(host: str) -> int:
     with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
+        try:
+            held.bind((host, 0))
+        except OSError as error:
+            raise ConfigError(
+                f"host {host!r} of the origin: {error.strerror}; give an address of this machine that workers reach"
+            ) from None
         return int(held.getsockname()[1])
 
 
@@ -137,28 +169,30 @@ def _nginx_modules() -> list[Path]:
     program = shutil.which("nginx")
     if program is None:
         return []
-    built = subprocess.run([program, "-V"], capture_output=True, text=True, check=False).stderr
+    told = subprocess.run([program, "-V"], capture_output=True, text=True, check=False)  # noqa: S603
+    built = told.stderr
     found = re.search(r"--modules-path=(\S+)", built)
     paths = [Path(found[1], name) for name in MODULES] if found else []
     return paths if all(path.exists() for path in paths) else []
 
 
 @contextlib.contextmanager
-def _nginx(root: Path, folder: Path, port: int, modules: list[Path]) -> Iterator[None]:
+def _nginx(root: Path, folder: Path, port: int, modules: list[Path], pace: Pace) -> Iterator[None]:
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     configuration = CONFIGURATION.format(
         folder=folder,
         root=root,
         port=port,
-        delay=DELAY,
-        rate=RATE,
+        delay=pace.delay,
+        rate=pace.rate,
+        host=pace.host,
         user="user root;" if os.geteuid() == 0 else "",  # else its workers may not read our folders
         modules="\n".join(f"load_module {path};" for path in modules),
         temporary=" ".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds),
     )
     (folder / "nginx.conf").write_text(configuration, encoding="utf-8")
     command = ["nginx", "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603
     try:
         yield
     finally:
@@ -167,8 +201,10 @@ def _nginx(root: Path, folder: Path, port: int, modules: list[Path]) -> Iterator
 
 
 @contextlib.contextmanager
-def _own(root: Path, folder: Path, port: int) -> Iterator[None]:
-    process = multiprocessing.get_context("spawn").Process(target=run_own, args=(root, folder, port), daemon=True)
+def _own(root: Path, folder: Path, port: int, pace: Pace) -> Iterator[None]:
+    process = multiprocessing.get_context("spawn").Process(
+        target=run_own, args=(root, folder, port, pace), daemon=True
+    )
     process.start()
     try:
         yield
@@ -177,43 +213,43 @@ def _own(root: Path, folder: Path, port: int) -> Iterator[None]:
         process.join()
 
 
-def run_own(root: Path, folder: Path, port: int) -> None:
+def run_own(root: Path, folder: Path, port: int, pace: Pace) -> None:
     """Our own server, until the process is ended."""
-    asyncio.run(_serve_own(root, folder / "access.log", port))
+    asyncio.run(_serve_own(root, folder / "access.log", port, pace))
 
 
-async def _serve_own(root: Path, log: Path, port: int) -> None:
+async def _serve_own(root: Path, log: Path, port: int, pace: Pace) -> None:
     with log.open("a", encoding="utf-8", buffering=1) as lines:
 
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
                 while head := (await reader.readuntil(b"\r\n\r\n")).decode("latin-1"):
-                    lines.write(await _answer(head, root, writer))
+                    lines.write(await _answer(head, root, writer, pace))
             writer.close()
 
-        server = await asyncio.start_server(answer, "127.0.0.1", port)
+        server = await asyncio.start_server(answer, pace.host, port)
         async with server:
             await server.serve_forever()
 
 
-async def _answer(head: str, root: Path, writer: asyncio.StreamWriter) -> str:
+async def _answer(head: str, root: Path, writer: asyncio.StreamWriter, pace: Pace) -> str:
     """Answer one request, and return its line for the log."""
     method, target = head.split(" ", 2)[:2]
     found = re.search(r"^range: *(\S+)", head, re.IGNORECASE | re.MULTILINE)
     ranged = found[1] if found else "-"
-    await asyncio.sleep(DELAY)
     path = root / re.sub(r"^/[^/]+(?:/copy-\d+)?/", "", target)
     if ".." in path.parts or not path.is_file():
         writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
         return f"{method}\t404\t0\t{ranged}\t{target}\n"
     size = path.stat().st_size
     start, end = _span(ranged, size)
+    await asyncio.sleep(pace.delay + ((end - start) / pace.rate if found else 0))
     status = "206 Partial Content" if found else "200 OK"
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {end - start}", "Accept-Ranges: bytes"]
     lines += [f"Content-Range: bytes {start}-{end - 1}/{size}"] if found else []
     writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
     if method != "HEAD":
-        await _send(path, start, end, writer)
+        await _send(path, (start, end), writer)
     return f"{method}\t{status[:3]}\t{0 if method == 'HEAD' else end - start}\t{ranged}\t{target}\n"
 
 
@@ -226,13 +262,12 @@ def _span(ranged: str, size: int) -> tuple[int, int]:
     return int(found[1]), min(size, int(found[2]) + 1) if found[2] else size
 
 
-async def _send(path: Path, start: int, end: int, writer: asyncio.StreamWriter) -> None:
-    began, step = time.monotonic(), 256 << 10
+async def _send(path: Path, span: tuple[int, int], writer: asyncio.StreamWriter) -> None:
+    start, end = span
     with path.open("rb") as file:
         file.seek(start)
-        for sent in range(0, end - start, step):
-            await asyncio.sleep(sent / RATE - (time.monotonic() - began))
-            writer.write(file.read(min(step, end - start - sent)))
+        for sent in range(0, end - start, STEP):
+            writer.write(file.read(min(STEP, end - start - sent)))
             await writer.drain()
 
 
@@ -247,4 +282,4 @@ def _wait(url: str) -> None:
             return
         except (URLError, OSError):
             time.sleep(0.05)
-    raise SystemExit(f"the origin at {url} did not answer within {START_SECONDS:g} s: see its error.log")
+    raise NdviScaleError(f"the origin at {url} did not answer within {START_SECONDS:g} s: see its error.log")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from ndvi_scale.sandbox.archive import Crop, Edge, Granule, GranuleWriter, Pass, item_of, write_catalog
+from ndvi_scale.sandbox.archive import BLOCK, Crop, Edge, Granule, GranuleWriter, Pass, item_of, write_catalog
 from ndvi_scale.sandbox.scene import Sky, Window, land_of, salt_of, view_of
 
 if TYPE_CHECKING:
@@ -52,11 +52,18 @@ class Recipe:
     name: str
     crops: tuple[Crop, ...]
     days: int
+    block: int = BLOCK
+    """Pixels along a COG block's side; multiples of 16."""
 
 
 def whole_tile(size: int = TILE, days: int = DAYS) -> Recipe:
     """31TCJ, by default all of it."""
     return Recipe(f"tile-{size}-{days}", (Crop("31TCJ", EPSG, LEFT, TOP, size),), days)
+
+
+def equal_blocks(size: int, block: int) -> Recipe:
+    """A corner of 31TCJ with three dates that differ in clouds and offset alone: none has the edge of a swath."""
+    return Recipe(f"blocks-{size}-{block}", (Crop("31TCJ", EPSG, LEFT, TOP, size),), DAYS - 1, block)
 
 
 def nine_tiles() -> Recipe:
@@ -81,11 +88,11 @@ def make_archive(parent: Path, recipe: Recipe, say: Callable[[str], None]) -> Pa
     drafts.mkdir(parents=True)
     granules = [granule for seen in _passes(recipe) for granule in _granules(recipe, seen)]
     writers = [GranuleWriter(granule, drafts) for granule in granules]
-    _fill(writers, partial(say, "drawing"))
+    _fill(writers, lambda strips: say(f"drawing {strips}"))
     items = []
     for writer in writers:
         say(f"storing {writer.granule.id}")
-        paths = writer.finish(directory / "sentinel-2-l2a" / writer.granule.id)
+        paths = writer.finish(directory / "sentinel-2-l2a" / writer.granule.id, recipe.block)
         items.append(item_of(writer.granule, writer.counts, paths))
     write_catalog(directory, items)
     shutil.rmtree(drafts)

@@ -1,0 +1,135 @@
+"""The whole suite: the rows of a factor table that are not measured yet, in a random order, cluster by cluster."""
+
+from __future__ import annotations
+
+import datetime as dt
+import fcntl
+import shutil
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from ndvi_scale.bench import rows as kept
+from ndvi_scale.bench.environment import environment
+from ndvi_scale.bench.measure import Bench, Opened, measured
+from ndvi_scale.bench.origin import Pace
+from ndvi_scale.bench.rows import Row
+from ndvi_scale.bench.workload import Sources
+from ndvi_scale.cluster.opening import open_cluster
+from ndvi_scale.cluster.profiles import find_spec, read_profiles
+from ndvi_scale.cluster.rendering import render
+from ndvi_scale.cluster.submit import DaskSubmit
+from ndvi_scale.errors import ClusterError, ConfigError, NdviScaleError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from ndvi_scale.batch import Submit
+    from ndvi_scale.bench.factors import Table
+    from ndvi_scale.bench.rows import Cell
+    from ndvi_scale.cluster.spec import ClusterSpec
+
+RESULTS: Final = "results.jsonl"
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who is told of what goes on."""
+
+    say: Callable[[str], None]
+    """A line for a person."""
+    measured: Callable[[Row, int, int], None]
+    """A row, its number from 1, and how many there are."""
+
+
+def run_suite(table: Table, folder: Path, cluster_file: Path | None, watch: Watch) -> Path:
+    """Measure what the results in `folder` do not hold yet, and return their file.
+
+    A run that was broken off is taken up: rows that are there and did not fail are not measured again. Rows of
+    another machine or other versions are, since they could not be compared. Raises ConfigError for a table that
+    names clusters that are not there, before anything is measured, and for a folder that another run uses.
+    """
+    profiles = read_profiles(cluster_file)
+    names = sorted({cluster for study in table.studies for cluster in study.clusters})
+    specs = {name: find_spec(name, profiles) for name in names}
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder), Sources(folder, watch.say, Pace(table.rate, table.delay, table.host)) as sources:
+        here = environment(table.price, table.currency, {name: _script(spec) for name, spec in specs.items()})
+        results = folder / RESULTS
+        done = _done(results, here.id)
+        kept.append(results, here)
+        groups = [[cell for cell in group if cell.key not in done] for group in table.rows()]
+        groups = [group for group in groups if group]
+        bench = Bench(table, sources, here.id, folder, f"{dt.datetime.now(dt.UTC):%H%M%S%f}")
+        total, number = sum(map(len, groups)), 0
+        for group in groups:
+            for row in _measured_group(bench, group, specs[group[0].cluster], number):
+                number += 1
+                kept.append(results, row)
+                watch.measured(row, number, total)
+        shutil.rmtree(folder / "outputs", ignore_errors=True)
+    return results
+
+
+def _done(results: Path, here: str) -> set[str]:
+    """Keys of the rows that need not be measured again."""
+    if not results.exists():
+        return set()
+    try:
+        rows = kept.read_rows(results).rows
+    except ConfigError:  # not one row: nothing to take up
+        return set()
+    return {row.cell.key for row in rows if row.environment == here and row.status != "failed"}
+
+
+def _script(spec: ClusterSpec) -> str:
+    """What would be submitted, where there is such a thing."""
+    try:
+        return render(spec) or ""
+    except NdviScaleError as error:  # opening it will say the same, in its rows
+        return f"cannot be rendered: {error}"
+
+
+def _measured_group(bench: Bench, group: list[Cell], spec: ClusterSpec, number: int) -> Iterator[Row]:
+    """The rows of cells that share a cluster. One that does not come fails them all, and says why."""
+    first, rows = group[0], 0
+    sized = replace(spec, workers=first.workers, threads=first.threads, adapt=None)
+    try:
+        began = time.perf_counter()
+        with open_cluster(sized) as submit:
+            opened = _opened(submit, first, time.perf_counter() - began)
+            for cell in group:
+                row = measured(bench, cell, opened, number + rows)
+                rows += 1
+                yield row
+    except ClusterError as error:
+        for place, cell in enumerate(group[rows:], number + rows):
+            yield _failed(bench, cell, str(error), place)
+
+
+def _opened(submit: Submit, cell: Cell, startup: float) -> Opened:
+    if not isinstance(submit, DaskSubmit):
+        raise ConfigError(
+            f"cluster {cell.cluster!r} is threads of this process: sizes are compared of processes, such as local"
+        )
+    return Opened.of(submit, startup)
+
+
+def _failed(bench: Bench, cell: Cell, why: str, order: int) -> Row:
+    began = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    return Row(cell, bench.environment, began, order, status="failed", reason=why)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Be the only run in a folder: two would slow each other down. Raises ConfigError."""
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(
+                f"another benchmark measures in {folder}: wait for it, or give another folder"
+            ) from None
+        yield
