@@ -64,9 +64,9 @@ def main() -> None:
     with ExitStack() as stack:
         table = chosen_table(chosen)
         start_store(table, stack)
-        results = run_suite(table, chosen.work, profiles(table, chosen.work, stack), Watch(print, tell))
+        ran = run_suite(table, chosen.work, profiles(table, chosen.work, stack), Watch(print, tell))
     command = "uv run python -m benchmarks.suite --work DIR"
-    written = write_reports(results, [f"Measured by `{command}`, seed {table.seed}."])
+    written = write_reports(ran.results, [f"Measured by `{command}`, seed {table.seed}."], ran.environment)
     print("\n".join(written.lines), written.html, sep="\n")
     if not chosen.no_docs:
         write_between(PAGE, "suite", written.markdown.read_text(encoding="utf-8").strip())

@@ -64,7 +64,6 @@ def full_suite(seed: int = 7) -> Measured:
         "busy": 0.87,
         "worker_cpu": 2.1,
         "scheduler_cpu": 1.4,
-        "cost": 0.00042,
     }
     facts |= {"peak_memory": 412_000_000, "memory_limit": 2_000_000_000, "pixels": 335_544_320}
     rows: list[Row] = []
@@ -75,11 +74,11 @@ def full_suite(seed: int = 7) -> Measured:
     }.items():
         for workers in (1, 2, 4, 8, 16, 32):
             cell = replace(CELL, cluster=cluster, workers=workers, regions=640, seconds=0.5)
-            spent = facts | {"worker_cpu": 3.2, "cost": 0.0022 * workers / law.at(workers)}
+            spent = facts | {"worker_cpu": 3.2}
             rows += repeats(cell, noisy(160 / law.at(workers)), **spent)
     for workers in (1, 2, 4, 8, 16):
         cell = replace(CELL, study="weak", kind="weak", workers=workers, regions=20 * workers, seconds=0.5)
-        grown = facts | {"pixels": 20_971_520 * workers, "worker_cpu": 0.3 * workers, "cost": 0.00014 * workers}
+        grown = facts | {"pixels": 20_971_520 * workers, "worker_cpu": 0.3 * workers}
         rows += repeats(cell, noisy(10 * (1 + 0.012 * (workers - 1))), **grown)
     for workers in (1, 2, 4):
         cell = replace(CELL, study="cores", workers=workers, regions=32)

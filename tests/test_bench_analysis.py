@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from bench_rows import CELL, HAL, HERE, full_suite, hal, measured, repeats, row
 from ndvi_scale.bench.analysis import EMULATED, OVERSUBSCRIBED, analyse
 from ndvi_scale.bench.rows import KINDS, STAGES, Measured
+from ndvi_scale.bench.sieve import sift
 from ndvi_scale.scaling import Usl
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def test_without_repeats_there_are_no_intervals_and_the_reason_is_given() -> Non
     assert series.law.interval is None
     assert series.gains[8].interval is None
     assert series.points[0].quartiles is None
-    assert "1 of 3 repeats that it takes: no difference between sizes is demonstrated" in series.flags
+    assert "1 of 3 repeats that it takes: no difference is demonstrated" in series.flags
     assert any("no interval of the law: 1 repeats" in reason for reason in series.reasons)
 
 
@@ -241,7 +242,9 @@ def test_emulated_nodes_that_compute_or_have_little_to_do_are_doubted() -> None:
     cells = [replace(CELL, workers=n, regions=40, seconds=0.5) for n in (1, 4)]
     rows = [one for cell in cells for one in repeats(cell, [10.0 / cell.workers] * 3, worker_cpu=1.0)]
     flags = _only(analyse(measured(*rows))).flags
-    assert any(flag.startswith("an emulated node used 10.0% of a core, more than 5%") for flag in flags)
+    assert any(
+        flag.startswith("an emulated node used 10 % of a core, more than 5 % (all together 40 %") for flag in flags
+    )
     assert any(flag.startswith("only 10 regions an emulated node, fewer than 20") for flag in flags)
     assert not any("emulated" in flag for flag in analyse(full_suite()).studies[1].series[0].flags)
 
@@ -269,7 +272,7 @@ def test_growing_work_is_compared_where_each_has_the_same() -> None:
 def test_work_that_is_not_the_same_is_doubted() -> None:
     rows = hal(3).rows
     uneven = [replace(one, pixels=1000 if one.cell.workers < 16 else 1100) for one in rows]
-    assert "the work of the points differs by 10%" in _only(analyse(measured(*uneven))).flags[-1]
+    assert "the work of the points differs by 10 %" in _only(analyse(measured(*uneven))).flags[-1]
 
 
 def test_a_suite_falls_into_studies_and_series() -> None:
@@ -295,10 +298,49 @@ def test_a_suite_falls_into_studies_and_series() -> None:
 
 def test_what_workers_and_scheduler_used_is_a_part_of_a_core() -> None:
     facts = {"worker_cpu": 8.0, "scheduler_cpu": 1.0, "peak_memory": 5, "memory_limit": 10, "startup": 2.0}
-    series = _only(analyse(measured(*repeats(replace(CELL, workers=4), [10.0, 10.0], **facts, busy=0.5, cost=1.0))))
+    rows = repeats(replace(CELL, workers=4), [10.0, 10.0], **facts, busy=0.5)
+    series = _only(analyse(measured(*rows, environments=(replace(HERE, price=90.0),))))
     (point,) = series.points
     assert (point.worker_cpu, point.scheduler_cpu, point.busy) == (0.2, 0.1, 0.5)
     assert (point.peak_memory, point.memory_limit, point.startup, point.cost) == (5, 10, 2.0, 1.0)
+    assert point.rate is None
+
+
+def test_a_rate_is_that_of_the_median() -> None:
+    rows = [row(replace(CELL, repeat=n), wall, pixels=6_000_000) for n, wall in enumerate([1.0, 2.0, 4.0, 9.0])]
+    assert _only(analyse(measured(*rows))).points[0].rate == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("kind", ["granularity", "storage"])
+def test_what_is_not_demonstrably_slower_is_said(kind: str) -> None:
+    cells = [replace(CELL, kind=kind, workers=2, tile=1024, chunk=chunk, store=store)
+             for chunk, store in (((512, "disk"), (1024, "disk"), (256, "disk")) if kind == "granularity" else
+                                  ((512, "disk"), (512, "s3"), (512, "gs")))]  # fmt: skip
+    walls = [[10.0, 10.2, 10.4, 10.1, 10.3], [10.1, 9.9, 10.6, 10.2, 10.8], [20.0, 20.2, 20.4, 20.1, 20.3]]
+    rows = [one for cell, own in zip(cells, walls, strict=True) for one in repeats(cell, own, digest="same")]
+    series = _only(analyse(measured(*rows)))
+    assert series.fastest is not None
+    assert series.fastest.cell == cells[0]
+    assert series.slower.keys() == {cells[1], cells[2]}
+    assert series.slower[cells[2]][0] > 1.9
+    near, best = ("1024 px", "512 px") if kind == "granularity" else ("s3", "disk")
+    (flag,) = series.flags
+    assert flag.startswith(f"no demonstrated difference of {near} to {best} (0.9")
+
+
+def test_of_two_repeats_nothing_is_ranked() -> None:
+    cells = [replace(CELL, kind="storage", store=store) for store in ("disk", "s3")]
+    series = _only(analyse(measured(*(one for cell in cells for one in repeats(cell, [1.0, 1.1])))))
+    assert series.flags == ("2 of 3 repeats that it takes: no difference is demonstrated",)
+    assert not series.slower
+
+
+@pytest.mark.parametrize(("here", "count"), [("", 5), ("e2", 1), ("e9", 5)])
+def test_the_environment_that_is_wished_for_counts(here: str, count: int) -> None:
+    rows = [*repeats(CELL, [4.0] * 5), row(CELL, 3.0, environment="e2")]
+    sifted = sift(measured(*rows, environments=(HERE, replace(HERE, id="e2", cores=4))), here)
+    assert len(sifted.used) == count
+    assert len(sifted.reasons) == 6 - count
 
 
 @settings(max_examples=25, deadline=None)

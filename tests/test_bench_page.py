@@ -12,7 +12,7 @@ import pytest
 
 from bench_rows import CELL, HERE, full_suite, hal, measured, repeats
 from ndvi_scale.bench.analysis import analyse
-from ndvi_scale.bench.page import Extra, to_html, to_markdown
+from ndvi_scale.bench.page import Extra, Foretold, to_html, to_markdown
 from ndvi_scale.bench.rows import Measured
 
 if TYPE_CHECKING:
@@ -71,10 +71,12 @@ def findings() -> Findings:
 
 @pytest.fixture(scope="module")
 def html(findings: Findings) -> str:
-    extra = Extra(
-        [{"workers": "1,024", "wall": "0.9 s", "limit": "scheduler"}], ["Regions are alike."], ["Seed 7."], "Sizes"
-    )
-    return to_html(findings, extra)
+    rows = [{"workers": "1,024", "wall": "0.9 s", "limit": "scheduler"}]
+    foretold = [
+        Foretold("local, daily", "median error 4 %", rows, ["Regions are alike."]),
+        Foretold("slurm", "none"),
+    ]
+    return to_html(findings, Extra(foretold, ["Seed 7."], "Sizes"))
 
 
 def test_a_page_is_well_formed_and_needs_nothing_beside_it(html: str) -> None:
@@ -118,6 +120,8 @@ def test_a_page_says_what_was_found(html: str) -> None:
         "0.05 USD an hour",
         "Seed 7.",
         "Regions are alike.",
+        "Forecast: median error 4 %. What it assumes:",
+        "Forecast: none.",
         "1,024",
     ):
         assert said in words, said
@@ -155,7 +159,7 @@ def _evil() -> Findings:
 
 
 def test_text_of_others_is_text_on_a_page() -> None:
-    html = to_html(_evil(), Extra([{EVIL: EVIL}], [EVIL], [EVIL], EVIL))
+    html = to_html(_evil(), Extra([Foretold(EVIL, EVIL, [{EVIL: EVIL}], [EVIL])], [EVIL], EVIL))
     page = _Page(html)
     assert page.tags["script"] == 0
     assert page.words.count("alert('x')") > 10
@@ -164,14 +168,16 @@ def test_text_of_others_is_text_on_a_page() -> None:
 
 
 def test_text_of_others_is_text_in_markdown() -> None:
-    text = to_markdown(_evil(), Extra([{EVIL: EVIL}], [EVIL], [EVIL], EVIL))
+    text = to_markdown(_evil(), Extra([Foretold(EVIL, EVIL, [{EVIL: EVIL}], [EVIL])], [EVIL], EVIL))
     assert "<" not in text
     assert "\x1b" not in text
     assert "\\|\\`x\\`" in text
 
 
 def test_markdown_has_the_tables_and_starts_at_level_three(findings: Findings) -> None:
-    text = to_markdown(findings, Extra([{"workers": "1,024"}], ["Regions are alike."]))
+    text = to_markdown(
+        findings, Extra([Foretold("local", "median error 4 %", [{"workers": "1,024"}], ["Regions are alike."])])
+    )
     heads = re.findall(r"^(#+) (.*)$", text, flags=re.MULTILINE)
     assert min(len(level) for level, _ in heads) == 3
     assert [name for level, name in heads if level == "###"] == [

@@ -16,7 +16,7 @@ from ndvi_scale.bench.reports import CALIBRATION, REPORT, write_reports
 from ndvi_scale.bench.rows import Measured, append, read_rows
 from ndvi_scale.bench.suite import RESULTS
 from ndvi_scale.cli import cli
-from ndvi_scale.errors import ConfigError
+from ndvi_scale.errors import ClusterError, ConfigError, IncompleteRunError
 from ndvi_scale.forecast import read_calibration
 
 if TYPE_CHECKING:
@@ -49,6 +49,29 @@ def test_the_published_rows_advise_eight_workers(tmp_path: Path) -> None:
     assert any(line.startswith("strong: 8 workers are enough") for line in written.lines)
     assert any("No calibration" in line for line in written.lines)  # a published table has no seconds of regions
     assert not (tmp_path / CALIBRATION).exists()
+
+
+def test_a_terminal_is_told_what_is_damaged_and_left_out(tmp_path: Path) -> None:
+    results = saved(tmp_path, full_suite())
+    with results.open("a", encoding="utf-8") as file:
+        file.write('{"format": 2, "type": "row", "ce')
+    lines = write_reports(results).lines
+    number = len(results.read_text(encoding="utf-8").splitlines())
+    assert any(line.startswith(f"Problem: line {number} of results.jsonl cannot be read") for line in lines)
+    assert "Left out: 5 rows: no worker came within 120 s" in lines
+    assert any(line.startswith("Left out: 1 row: output differs") for line in lines)
+    rows = csv.DictReader(io.StringIO((tmp_path / "results.csv").read_text(encoding="utf-8")))
+    assert sum(row["used"] == "False" for row in rows) == 8
+
+
+def test_a_report_is_of_the_environment_that_was_measured(tmp_path: Path) -> None:
+    found = hal(3)
+    new = replace(HERE, id="e2", versions=HERE.versions | {"dask": "2027.1.0"})
+    again = tuple(replace(row, environment="e2", wall=5.0) for row in found.rows[:3])
+    both = Measured((*found.rows, *again), found.environments | {"e2": new})
+    results = saved(tmp_path, both)
+    assert "15 of 18 rows used" in write_reports(results).lines[0]
+    assert "3 of 18 rows used" in write_reports(results, here="e2").lines[0]
 
 
 def test_results_that_are_none(tmp_path: Path) -> None:
@@ -104,6 +127,21 @@ def test_the_command_line_refuses_what_is_no_table(tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["bench", str(tmp_path / "none.toml")])
     assert isinstance(done.exception, ConfigError)
     assert "no such factor table" in str(done.exception)
+
+
+def test_rows_that_cannot_be_used_end_in_an_exit_code_and_a_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> None:
+        raise ClusterError("no workers came within 5 s: the queue is full")
+
+    monkeypatch.setattr("ndvi_scale.bench.suite.open_cluster", refuse)
+    (tmp_path / "t.toml").write_text('repeats = 3\n[[study]]\nname = "a"\nkind = "strong"\nworkers = [1, 2]\n')
+    done = CliRunner().invoke(cli, ["bench", str(tmp_path / "t.toml"), "--work", str(tmp_path / "work")])
+    assert isinstance(done.exception, IncompleteRunError)
+    assert str(done.exception).startswith("6 of 6 rows cannot be used")
+    assert "Left out: 6 rows: no workers came within 5 s: the queue is full" in done.stderr.replace("\n", " ")
+    assert (tmp_path / "work" / REPORT).exists()
 
 
 @pytest.mark.slow

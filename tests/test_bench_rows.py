@@ -65,8 +65,8 @@ def _line(**facts: object) -> str:
         ("not json", "Expecting value"),
         ("[1, 2]", "list is not an object"),
         ("{}", "format"),
-        ('{"format": 99}', "format is not 1"),
-        ('{"format": 1, "type": "song"}', "'song'"),
+        ('{"format": 99}', "format is not 2"),
+        ('{"format": 2, "type": "song"}', "'song'"),
         (_line(wall="fast"), "wall 'fast' is not float"),
         (_line(wall=-1), "wall -1"),
         (_line(wall=float("nan")), "wall nan"),
@@ -79,9 +79,15 @@ def _line(**facts: object) -> str:
         (_line(cell=asdict(replace(CELL, kind="sideways"))), "kind 'sideways' is none of strong"),
         (_line(cell=asdict(replace(CELL, stage="sleep"))), "stage 'sleep'"),
         (_line(cell=asdict(replace(CELL, workers=0))), "workers 0"),
+        (_line(cell=asdict(replace(CELL, regions=10**12))), "regions 1000000000000 is not from 1 to 10,000,000"),
+        (_line(wall=1e300), "wall 1e+300 is no time"),
+        (_line(bytes_read=10**400), "bytes_read beyond all measure is no time"),
         (_line(cell=asdict(CELL) | {"workers": "four"}), "workers 'four' is not int"),
         (_line(cell={"study": "strong"}), "missing"),
-        (json.dumps({"format": 1, "type": "environment", **asdict(HERE), "versions": "new"}), "versions 'new'"),
+        (
+            json.dumps({"format": FORMAT, "type": "environment", **asdict(HERE), "versions": "new"}),
+            "versions 'new'",
+        ),
     ],
 )
 def test_a_line_that_is_no_row_is_left_out_with_its_reason(file: Path, line: str, why: str) -> None:
@@ -127,9 +133,37 @@ def test_whatever_is_in_a_file_is_read_or_refused(
     assert all(isinstance(one, Row) for one in found.rows)
 
 
-def test_csv_has_a_line_for_each_row_and_its_rate() -> None:
-    lines = list(csv.DictReader(io.StringIO(to_csv([replace(ROWS[1], pixels=60_000_000)]))))
-    assert len(lines) == 1
+def test_another_machine_s_row_of_the_same_cell_is_kept(file: Path) -> None:
+    append(file, replace(HERE, id="e2"))
+    append(file, replace(ROWS[0], environment="e2", wall=50.0))
+    assert [(one.environment, one.wall) for one in read_rows(file).rows] == [
+        ("e1", 60), ("e1", 30), ("e1", 15), ("e2", 50.0),
+    ]  # fmt: skip
+
+
+def test_a_row_that_went_worse_when_measured_again_does_not_count(file: Path) -> None:
+    append(file, replace(ROWS[0], status="failed", reason="gone", wall=None))
+    append(file, replace(ROWS[1], status="degraded", wall=31.0))
+    append(file, replace(ROWS[2], status="degraded", wall=16.0))
+    append(file, replace(ROWS[2], wall=17.0))
+    append(file, replace(ROWS[2], status="failed", wall=None))
+    assert [(one.status, one.wall) for one in read_rows(file).rows] == [("ok", 60), ("ok", 30), ("ok", 17.0)]
+
+
+def test_the_price_of_the_last_run_is_the_price(file: Path) -> None:
+    append(file, replace(HERE, price=36.0))
+    found = read_rows(file)
+    assert found.environments["e1"].price == 36.0
+    assert [one.cost(36.0) for one in found.rows] == [0.6, 0.6, 0.6]
+    assert found.rows[0].cost(None) is None
+
+
+def test_csv_has_a_line_for_each_row_its_rate_its_cost_and_why_it_is_not_used() -> None:
+    row = replace(ROWS[1], pixels=60_000_000)
+    text = to_csv([row, ROWS[0]], {ROWS[0]: "degraded: 1 of 2"}, 36.0)
+    lines = list(csv.DictReader(io.StringIO(text)))
+    assert [(line["used"], line["why_not"]) for line in lines] == [("True", ""), ("False", "degraded: 1 of 2")]
+    assert lines[0]["cost"] == "0.6"
     assert lines[0]["workers"] == "2"
     assert lines[0]["wall"] == "30.0"
     assert lines[0]["rate"] == "2.0"

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ndvi_scale.bench import environment, measure, probe, suite
-from ndvi_scale.bench.factors import Study, Table
+from ndvi_scale.bench.factors import Place, Study, Table
 from ndvi_scale.bench.rows import append, read_rows
 from ndvi_scale.bench.suite import RESULTS, Watch, run_suite
 from ndvi_scale.cluster.opening import open_cluster
-from ndvi_scale.errors import ClusterError, ConfigError
+from ndvi_scale.errors import ClusterError, ConfigError, NdviScaleError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -105,7 +105,7 @@ def test_a_row_says_what_a_run_took(ran: tuple[Path, Table]) -> None:
         assert row.worker_seconds == pytest.approx(sum(row.region_seconds))
         assert row.busy == pytest.approx(row.worker_seconds / row.wall / row.cell.workers)
         assert 0 < row.busy <= 1
-        assert row.cost == pytest.approx(row.wall * row.cell.workers / 100)
+        assert row.cost(36.0) == pytest.approx(row.wall * row.cell.workers / 100)
         assert row.pixels == 6 * 64**2
         assert row.bytes_read > 1000
         assert row.requests >= 6 * 3
@@ -184,11 +184,43 @@ def test_a_cluster_that_is_not_there_is_told_before_anything_is_measured(tmp_pat
     assert not (tmp_path / "new").exists()
 
 
-def test_threads_of_this_process_are_no_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("url", "told"), [("memory://a", "in this process alone"), ("ftp://a/b", "unknown store scheme 'ftp'")]
+)
+def test_a_store_that_is_none_is_told_before_anything_is_measured(tmp_path: Path, url: str, told: str) -> None:
+    table = Table((NODES,), repeats=3, stores={"odd": Place(url)})
+    with pytest.raises(NdviScaleError, match=told):
+        run_suite(table, tmp_path / "new", None, Watched().watch)
+    assert not (tmp_path / "new").exists()
+
+
+def test_threads_of_this_process_are_no_sizes_and_keep_no_other_from_being_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(suite, "open_cluster", open_cluster)
     table = Table((replace(NODES, clusters=("threads",), workers=(1,)),), repeats=3)
-    with pytest.raises(ConfigError, match="'threads' is threads of this process"):
-        run_suite(table, tmp_path, None, Watched().watch)
+    watched = Watched()
+    ran = run_suite(table, tmp_path, None, watched.watch)
+    assert (ran.done, ran.missing) == (0, 3)
+    assert {row.status for row in watched.rows} == {"failed"}
+    assert all("'threads' is threads of this process" in row.reason for row in watched.rows)
+
+
+@pytest.mark.slow
+def test_a_row_that_a_report_cannot_use_is_measured_again(ran: tuple[Path, Table], tmp_path: Path) -> None:
+    folder, table = ran
+    small = replace(table, studies=(replace(NODES, workers=(1,)),), price=1.0)
+    found = read_rows(folder / RESULTS)
+    rows = [row for row in found.rows if row.cell in set(small_cells(small))]
+    odd = [rows[0], replace(rows[1], digest="another"), replace(rows[2], status="degraded")]
+    for one in (*found.environments.values(), *odd):
+        append(tmp_path / RESULTS, one)
+    watched = Watched()
+    again = run_suite(small, tmp_path, None, watched.watch)
+    # One of two digests has no majority: both are measured again.
+    assert {row.cell for row in watched.rows} == {row.cell for row in rows}
+    assert (again.done, again.missing) == (3, 0)
+    assert {row.status for row in read_rows(tmp_path / RESULTS).rows} == {"ok"}
 
 
 def test_a_cluster_that_does_not_come_fails_its_rows_with_the_reason(
@@ -258,7 +290,7 @@ def test_rows_of_a_crowd_say_so_but_for_emulated_nodes(tmp_path: Path, monkeypat
 def test_an_environment_is_that_of_a_machine_and_its_versions() -> None:
     here = environment.environment(0.1, "EUR", {"slurm": "#!/bin/sh"})
     assert here.id == environment.environment(0.1, "EUR", {}).id
-    assert here.id != environment.environment(0.2, "EUR", {}).id
+    assert here.id == environment.environment(0.2, "USD", {}).id, "a price is no reason to measure again"
     assert here.cores >= 1
     assert "GiB" in here.machine
     assert {"python", "ndvi-scale", "dask", "numba"} <= here.versions.keys()

@@ -235,7 +235,7 @@ def test_an_outlook_says_what_it_takes_for_granted() -> None:
     assert [one.workers for one in many.forecasts] == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
     assert found.scheduler_limit == pytest.approx(700, abs=1)
     told = " ".join(found.assumptions)
-    for words in ("share 2 cores", "10 MB/s", "10 ms a request", "2 ms a region", "nodes were emulated", "90%"):
+    for words in ("share 2 cores", "10 MB/s", "10 ms a request", "2 ms a region", "nodes were emulated", "90 %"):
         assert words in told
     assert "waits for no bytes" in " ".join(assumptions(replace(BASE, latency=0.0, bandwidth=None), Site(1)))
     assert "cores of its own" in " ".join(assumptions(BASE, Site(1)))
@@ -299,6 +299,12 @@ def test_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
         ({"notes": [5]}, "text"),
         ({"notes": None}, "list for a number"),
         ({"freedom": 0}, "freedom 0"),
+        ({"sizes": [0, 1]}, "sizes 0"),
+        ({"sizes": [1.5]}, "1.5 of a calibration: sizes, repeats"),
+        ({"threads": 1.5}, "are whole"),
+        ({"cores": 0.5}, "are whole"),
+        ({"fixed": 1e308}, "fixed 1e+308"),
+        ({"fixed": 10**400}, "fixed with too many digits"),
     ],
 )
 def test_bad_values_are_named(tmp_path: Path, change: dict[str, Any], words: str) -> None:

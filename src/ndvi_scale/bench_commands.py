@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ndvi_scale.errors import ConfigError
+from ndvi_scale.errors import ConfigError, IncompleteRunError
 from ndvi_scale.options import cluster_file_option
 from ndvi_scale.terminal import open_console
 
@@ -38,14 +38,22 @@ def bench(table: str | None, cluster_file: str | None, **flags: Any) -> None:
     console, work = open_console(), Path(flags["work"])
     if flags["report"]:
         _require_nothing_else(table, flags)
-        results = work / RESULTS
+        ran, results, here = None, work / RESULTS, ""
     else:
         chosen = chosen_table(table, quick=flags["quick"], only=flags["only"])
-        results = run_suite(chosen, work, as_path(cluster_file), _watch(console))
-    written = write_reports(results)
+        ran = run_suite(chosen, work, as_path(cluster_file), _watch(console))
+        results, here = ran.results, ran.environment
+    written = write_reports(results, here=here)
     for line in written.lines:
         console.print(line, soft_wrap=True, markup=False)
     console.print(f"[bold green]Report:[/] {written.html}", soft_wrap=True)
+    if ran and ran.missing:
+        raise IncompleteRunError(
+            f"{ran.missing} of {ran.missing + ran.done} rows cannot be used, for the reasons above: mend them, and "
+            "run the same command again, which measures these alone",
+            failed=ran.missing,
+            done=ran.done,
+        )
 
 
 def _require_nothing_else(table: str | None, flags: dict[str, Any]) -> None:

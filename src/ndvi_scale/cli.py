@@ -58,7 +58,7 @@ Exit codes:
   6  an asset cannot be read
   7  the output cannot be used
   8  the output was made with other parameters
-  9  some regions failed; run again to take them up
+  9  some regions, or rows of bench, failed; run again to take them up
   10  the pixels of an item contradict its offset (--strict)
   11  the cluster does not come, does not fit the run, or is gone
   12  an output is not what its run wrote (verify)

@@ -51,6 +51,9 @@ LEVEL: Final = 0.9
 MOST_WORKERS: Final = 4096
 """Where a list of sizes ends that goes on by doubling."""
 
+LARGEST: Final = 1e18
+"""Of any number of a calibration: what is larger is no measurement."""
+
 NEEDED: Final = ("name", "sizes", "repeats", "fixed", "latency", "compute", "cpu", "serial", "spread", "between")
 """Fields that a file must have."""
 
@@ -110,7 +113,12 @@ class Calibration:
                 _require(name, getattr(self, name), itself=name == "price")
         for name in ("startup", "spread", "sizes"):
             for value in getattr(self, name):
-                _require(name, value)
+                _require(name, value, itself=name != "sizes")
+        for value in (*self.sizes, self.repeats, self.freedom, self.threads, self.cores or 1):
+            if not isinstance(value, int):
+                raise ConfigError(
+                    f"{value!r} of a calibration: sizes, repeats, freedom, threads and cores are whole"
+                )
         self._require_lists()
 
     def _require_lists(self) -> None:
@@ -141,10 +149,11 @@ class Calibration:
 
 def _require(name: str, value: Any, *, itself: bool = True) -> None:
     """Raises ConfigError for what is no finite number, or below 0, or 0 `itself` where that is not allowed."""
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or value < 0 or (value == 0 and not itself):
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value <= LARGEST or (value == 0 and not itself):
+        told = repr(value) if not isinstance(value, int) or abs(value) <= LARGEST else "with too many digits"
         raise ConfigError(
-            f"{name} {value!r} of a calibration: a number {'from' if itself else 'above'} 0 is needed"
+            f"{name} {told} of a calibration: a number {'from' if itself else 'above'} 0 to {LARGEST:g} is needed"
         )
 
 
@@ -391,8 +400,8 @@ def assumptions(calibration: Calibration, site: Site) -> list[str]:
         f"scheduler and driver take {calibration.serial * 1000:.3g} ms a region, one region after another",
         f"all workers share {site.cores} cores" if site.cores else "each worker has cores of its own",
         f"the source gives {cap / 1e6:.3g} MB/s in all" if cap else "source and store serve any number alike",
-        f"runs differ by {calibration.between:.1%}, as those measured did: {LEVEL:.0%} fall into an interval",
-        f"beyond {max(calibration.sizes)} workers they differ by {DRIFT:.1%} more for each doubling",
+        f"runs differ by {100 * calibration.between:.1f} % as those measured did, and {100 * LEVEL:.0f} % fall in",
+        f"beyond {max(calibration.sizes)} workers they differ by {100 * DRIFT:.1f} % more for each doubling",
         "a cost is of the wall alone: the start is not in it",
         *calibration.notes,
     ]

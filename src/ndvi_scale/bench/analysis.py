@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from ndvi_scale.bench.findings import Findings, Gain, Law, Point, Series, Study
-from ndvi_scale.bench.rows import KINDS, STAGES
-from ndvi_scale.bench.sieve import ALONE, MOVING, sift
+from ndvi_scale.bench.rows import ALONE, KINDS, STAGES
+from ndvi_scale.bench.sieve import sift
+from ndvi_scale.bench.wording import percent, point_name
 from ndvi_scale.errors import ConfigError
 from ndvi_scale.scaling import (
     LEAST_REPEATS,
@@ -23,6 +24,7 @@ from ndvi_scale.scaling import (
     fit_usl,
     gustafson_serial,
     karp_flatt,
+    ratio_interval,
     speedup,
     speedup_interval,
     usl_interval,
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ndvi_scale.bench.rows import Cell, Measured, Row
+    from ndvi_scale.bench.sieve import Sifted
 
 K = TypeVar("K")
 
@@ -50,13 +53,14 @@ EMULATED_REGIONS: Final = 20
 """Regions that an emulated node should have: with fewer, the last ones leave too many idle."""
 
 
-def analyse(measured: Measured) -> Findings:
-    """What the rows of a file say."""
-    sifted = sift(measured)
-    dropped = {one.row for one in sifted.omitted}
+def analyse(measured: Measured, sifted: Sifted | None = None) -> Findings:
+    """What the rows of a file say, which were `sifted` where that was done before."""
+    sifted = sifted or sift(measured)
+    dropped = sifted.reasons
+    price = sifted.environment.price if sifted.environment else None
     rows = [_Judged(row, row not in dropped) for row in sorted(measured.rows, key=lambda row: row.order)]
     times = sorted(row.began for row in sifted.used)
-    studies = [_study(name, judged) for name, judged in _grouped(rows, lambda one: one.row.cell.study)]
+    studies = [_study(name, judged, price) for name, judged in _grouped(rows, lambda one: one.row.cell.study)]
     return Findings(
         studies=tuple(sorted(studies, key=lambda study: (KINDS.index(study.kind), study.name))),
         environment=sifted.environment,
@@ -81,9 +85,9 @@ def _grouped(rows: Iterable[_Judged], key: Callable[[_Judged], K]) -> list[tuple
     return list(groups.items())
 
 
-def _study(name: str, rows: Sequence[_Judged]) -> Study:
+def _study(name: str, rows: Sequence[_Judged], price: float | None) -> Study:
     kind = rows[0].row.cell.kind
-    series = [_series(kind, judged) for _, judged in _grouped(rows, _series_key)]
+    series = [_series(kind, judged, price) for _, judged in _grouped(rows, _series_key)]
     return Study(name, kind, tuple(sorted(series, key=lambda one: _name(one.cell))))
 
 
@@ -114,9 +118,11 @@ def _place(cell: Cell) -> tuple[object, ...]:
     return cell.workers, cell.chunk, cell.shard or 0, STAGES.index(cell.stage), cell.store, cell.regions
 
 
-def _series(kind: str, rows: Sequence[_Judged]) -> Series:
+def _series(kind: str, rows: Sequence[_Judged], price: float | None) -> Series:
     groups = _grouped(rows, lambda one: replace(one.row.cell, repeat=0))
-    points = tuple(sorted((_point(cell, judged) for cell, judged in groups), key=lambda one: _place(one.cell)))
+    points = tuple(
+        sorted((_point(cell, judged, price) for cell, judged in groups), key=lambda one: _place(one.cell))
+    )
     found = _by_workers(points, kind) if kind in {"strong", "weak"} else _compared(points, kind)
     return replace(
         found,
@@ -126,7 +132,7 @@ def _series(kind: str, rows: Sequence[_Judged]) -> Series:
     )
 
 
-def _point(cell: Cell, rows: Sequence[_Judged]) -> Point:
+def _point(cell: Cell, rows: Sequence[_Judged], price: float | None) -> Point:
     used = [one.row for one in rows if one.used]
     came = [one.row.arrived for one in rows if one.row.status in {"ok", "degraded"}]
     limits = [row.memory_limit for row in used if row.memory_limit]
@@ -138,14 +144,13 @@ def _point(cell: Cell, rows: Sequence[_Judged]) -> Point:
         left_out=len(rows) - len(used),
         startup=_median(row.startup for row in used),
         submit=_median(row.submit for row in used),
-        rate=_median(row.rate for row in used if row.pixels and cell.stage in MOVING),
         pixels=_median(row.pixels for row in used if row.pixels),
         busy=_median(row.busy for row in used),
         worker_cpu=_median(_share(row.worker_cpu, (row.wall or 0) * max(row.arrived, 1)) for row in used),
         scheduler_cpu=_median(_share(row.scheduler_cpu, row.wall) for row in used),
         peak_memory=max(peaks, default=None),
         memory_limit=min(limits, default=None),
-        cost=_median(row.cost for row in used if cell.stage not in ALONE),
+        cost=_median(row.cost(price) for row in used if cell.stage not in ALONE),
         oversubscribed=any(row.oversubscribed for row in used),
     )
 
@@ -248,12 +253,15 @@ def _flags(points: Sequence[Point], counted: Mapping[int, Sequence[float]], kind
             for workers, share in weak_efficiency(_medians(counted)).items()
             if share > SUSPECT
         ]
-    fewest = min(map(len, counted.values()))
-    if fewest < LEAST_REPEATS:
-        found.append(
-            f"{fewest} of {LEAST_REPEATS} repeats that it takes: no difference between sizes is demonstrated"
-        )
-    return (*found, *_uneven(points, kind))
+    return (*found, *_few_repeats(counted.values()), *_uneven(points, kind))
+
+
+def _few_repeats(walls: Iterable[Sequence[float]]) -> list[str]:
+    """Where the repeats do not suffice for an interval."""
+    fewest = min(map(len, walls))
+    if fewest >= LEAST_REPEATS:
+        return []
+    return [f"{fewest} of {LEAST_REPEATS} repeats that it takes: no difference is demonstrated"]
 
 
 def _uneven(points: Sequence[Point], kind: str) -> list[str]:
@@ -266,18 +274,34 @@ def _uneven(points: Sequence[Point], kind: str) -> list[str]:
     if not work or max(work) <= min(work) * (1 + UNEVEN):
         return []
     whose = "of a worker" if kind == "weak" else "of the points"
-    return [f"the work {whose} differs by {max(work) / min(work) - 1:.0%}: times are not quite comparable"]
+    return [f"the work {whose} differs by {percent(max(work) / min(work) - 1)}: times are not quite comparable"]
 
 
 def _compared(points: Sequence[Point], kind: str) -> Series:
     """A series whose chunk, stage or store is varied."""
-    flags = [] if kind == "stages" else _uneven(points, kind)
-    if sum(point.counts for point in points) > 1:
-        return Series(tuple(points), flags=tuple(flags))
+    found = Series(tuple(points))
+    counted = [point for point in points if point.counts]
+    if len(counted) > 1:
+        flags = _few_repeats(point.walls for point in counted)
+        return replace(found, flags=tuple(flags)) if kind == "stages" else _ranked(found, kind, flags)
     varied = {"granularity": "chunk size", "stages": "stage", "storage": "store"}.get(kind, kind)
-    return Series(
-        tuple(points), flags=tuple(flags), reasons=(f"at most one {varied} can be used: nothing to compare",)
-    )
+    return replace(found, reasons=(f"at most one {varied} can be used: nothing to compare",))
+
+
+def _ranked(series: Series, kind: str, flags: Sequence[str]) -> Series:
+    """With how much slower than the fastest point the others are; where that is not demonstrated, it is said."""
+    best = series.fastest
+    others = [point for point in series.points if point.counts and point is not best]
+    if best is None or flags:
+        return replace(series, flags=(*flags, *_uneven(series.points, kind)))
+    slower = {point.cell: ratio_interval(point.walls, best.walls) for point in others}
+    alike = [
+        f"no demonstrated difference of {point_name(kind, point.cell)} to {point_name(kind, best.cell)} "
+        f"({slower[point.cell][0]:.2f} to {slower[point.cell][1]:.2f} times as long)"
+        for point in others
+        if slower[point.cell][0] <= 1
+    ]
+    return replace(series, slower=slower, flags=(*alike, *_uneven(series.points, kind)))
 
 
 def _labels(points: Sequence[Point]) -> tuple[str, ...]:
@@ -296,12 +320,13 @@ def _emulation_doubts(points: Sequence[Point]) -> list[str]:
     """Where emulated nodes are not what they stand for."""
     nodes = [point for point in points if point.cell.emulated and point.counts]
     busy = max((point.worker_cpu or 0 for point in nodes), default=0)
+    together = max(((point.worker_cpu or 0) * point.cell.workers for point in nodes), default=0)
     few = min((point.cell.regions / point.cell.workers for point in nodes), default=EMULATED_REGIONS)
     found = []
     if busy > EMULATED_CPU:
         found.append(
-            f"an emulated node used {busy:.1%} of a core, more than {EMULATED_CPU:.0%}: "
-            "nodes may have waited for this machine's processors"
+            f"an emulated node used {percent(busy)} of a core, more than {percent(EMULATED_CPU)} "
+            f"(all together {percent(together)} of one): nodes may have waited for this machine's processors"
         )
     if few < EMULATED_REGIONS:
         found.append(

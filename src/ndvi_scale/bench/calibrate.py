@@ -64,13 +64,18 @@ class Series(NamedTuple):
     threads: int
     chunk: int
     shard: int | None
+    tile: int
+    source: str
     seconds: float | None
 
     def __str__(self) -> str:
         """For a person."""
         shard = f" in shards of {self.shard}" if self.shard else ""
+        tile = f" of tiles of {self.tile}" if self.tile != self.chunk else ""
+        source = f", from {self.source}" if self.source != "origin" else ""
         emulated = ", emulated nodes" if self.seconds is not None else ""
-        return f"{self.cluster}, {self.store}, {self.workload}, chunks of {self.chunk}{shard}{emulated}"
+        chunks = f"chunks of {self.chunk}{shard}{tile}"
+        return f"{self.cluster}, {self.store}, {self.workload}, {chunks}{source}{emulated}"
 
 
 def series_of(rows: Iterable[Row]) -> dict[Series, list[Row]]:
@@ -416,14 +421,11 @@ class Held:
         return sum(map(self.forecast.holds, self.walls))
 
 
-def validate(measured: Measured, sizes: Sequence[int], series: Series | None = None) -> list[Held]:
-    """Forecasts of a calibration on `sizes` for all others that were measured. Raises ConfigError for none."""
-    series = series or next(iter(series_of(measured.rows)), None)
-    calibration = calibrate(measured, sizes, series)
-    rows = series_of(measured.rows)[series] if series else []
-    others = _cells(row for row in rows if row.cell.workers not in sizes)
+def held_out(rows: Iterable[Row], calibration: Calibration) -> list[Held]:
+    """What a calibration says of rows of its series with other sizes. Raises ConfigError where there are none."""
+    others = _cells(row for row in rows if row.cell.workers not in calibration.sizes)
     if not others:
-        told = ", ".join(map(str, sizes))
+        told = ", ".join(map(str, calibration.sizes))
         raise ConfigError(f"no size beside {told} was measured: a forecast is proved on sizes it has not seen")
     return [
         Held(

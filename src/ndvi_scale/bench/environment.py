@@ -41,12 +41,10 @@ def environment(price: float | None, currency: str, scripts: Mapping[str, str]) 
         "cores": own_cores(),
         "memory": psutil.virtual_memory().total,
         "versions": versions(),
-        "price": price,
-        "currency": currency,
     }
     found = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-    return Environment(id=found, date=now, scripts=dict(scripts), **facts)
+    return Environment(id=found, date=now, price=price, currency=currency, scripts=dict(scripts), **facts)
 
 
 def machine() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import random
 from dataclasses import dataclass, field, fields, replace
@@ -10,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ndvi_scale.bench.origin import LOOPBACK
-from ndvi_scale.bench.rows import STAGES, Cell
-from ndvi_scale.bench.workload import regions_of
+from ndvi_scale.bench.rows import MOST, STAGES, Cell
+from ndvi_scale.bench.workload import A_MONTH, regions_of
 from ndvi_scale.cluster.spec import near
 from ndvi_scale.errors import ConfigError
 from ndvi_scale.tomlfile import read_toml
@@ -36,6 +37,18 @@ LEAST_REPEATS: Final = 3
 more tell 10 % apart, three do not."""
 
 MOST_REPEATS: Final = 100
+
+MOST_TILE: Final = 10_976
+"""Pixels along the side of a tile of Sentinel-2 at 10 m (10,980), in whole blocks of 16."""
+
+MOST_REGIONS: Final = 1_000_000
+"""Of a row: what a plan was measured with."""
+
+LONGEST: Final = 3600.0
+"""Seconds that an answer of the origin may be put off, or a node may wait for a region."""
+
+COMPARED: Final = {"granularity": "chunks", "stages": "stages", "storage": "stores"}
+"""Kind → what it varies."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +92,46 @@ class Study:
         for name in ("workers", "chunks"):
             for value in getattr(self, name):
                 self._require_some(name, value)
-        if self.seconds is not None and not 0 < self.seconds < math.inf:
-            raise self._wrong("seconds", self.seconds, "is no time to wait: give seconds above 0")
+        if not self.name.strip() or "," in self.name:
+            raise self._wrong("name", self.name, "is empty, or has a comma, which parts names after --only")
+        if self.seconds is not None and not 0 < self.seconds <= LONGEST:
+            raise self._wrong("seconds", self.seconds, f"is no time to wait: give above 0 to {LONGEST:g}")
         if self.seconds is not None and self.source == "files":
             raise self._wrong("source", self.source, "does not wait: emulated nodes (seconds) read from the origin")
-        odd = [chunk for chunk in (*self.chunks, self.tile or 16) if chunk % 16]
-        if odd:
-            raise self._wrong("chunks or tile", odd[0], "is not a multiple of 16, as blocks of COGs are")
+        self._require_shapes()
+        self._require_sizes()
+
+    def _require_shapes(self) -> None:
+        """Raises ConfigError for chunks, shards and tiles that do not fit one another."""
+        for chunk in (*self.chunks, self.tile or 16):
+            if chunk % 16:
+                raise self._wrong("chunks or tile", chunk, "is not a multiple of 16, as blocks of COGs are")
+            if chunk > MOST_TILE:
+                raise self._wrong("chunks or tile", chunk, f"is above {MOST_TILE}, a tile of Sentinel-2")
+        for chunk in self.chunks:
+            if self.tile is not None and chunk > self.tile:
+                raise self._wrong("chunks", chunk, f"is more than the tile's {self.tile}: give a larger tile")
+            if self.shard is not None and self.shard % chunk:
+                raise self._wrong(
+                    "shard", self.shard, f"is no multiple of the chunk {chunk}: shards hold whole chunks"
+                )
+
+    def _require_sizes(self) -> None:
+        """Raises ConfigError for what is too little to compare, or more than can be measured."""
+        varied = COMPARED.get(self.kind)
+        if varied and len(getattr(self, varied)) == 1:
+            raise self._wrong(varied, list(getattr(self, varied)), f"is one: a {self.kind} study compares several")
+        if self.kind == "weak" and "monthly" in self.workloads and self.dates % A_MONTH:
+            raise self._wrong(
+                "dates", self.dates, f"is no multiple of {A_MONTH}, a month: shares would not be equal"
+            )
+        for key, values in (("workers", self.workers), ("threads", (self.threads,))):
+            if max(values) > MOST[key]:
+                raise self._wrong(key, max(values), f"is above {MOST[key]:,}")
+        most = max(self.dates * (max(self.workers) if self.kind == "weak" else 1), 1)
+        tile = self.tile or min(self.chunks)
+        if most * (tile / min(self.chunks)) ** 2 > MOST_REGIONS:
+            raise self._wrong("dates", self.dates, f"makes more than {MOST_REGIONS:,} regions: give fewer")
 
     def cells(self) -> Iterator[Cell]:
         """Every combination, in the order of the table."""
@@ -175,10 +221,25 @@ class Table:
                         f"study {study.name!r}: store {store!r} is not known: give a table [store.{store}] with "
                         "its url, or disk"
                     )
-        if self.delay < 0 or self.rate < 1:
-            raise ConfigError(f"delay {self.delay:g} s and rate {self.rate} B/s: give 0 or more, and 1 or more")
+        if not (0 <= self.delay <= LONGEST and self.rate >= 1):
+            raise ConfigError(
+                f"delay {self.delay:g} s and rate {self.rate} B/s: give 0 to {LONGEST:g}, and 1 or more"
+            )
+        if "disk" in self.stores:
+            raise ConfigError(
+                "store 'disk' is the folder of the results: give yours another name than [store.disk]"
+            )
+        self._require_host()
         if self.price is not None and not 0 <= self.price < math.inf:
             raise ConfigError(f"price {self.price} of a worker-hour: give 0 or more, or none")
+
+    def _require_host(self) -> None:
+        try:
+            ipaddress.ip_address(self.host)
+        except ValueError:
+            raise ConfigError(
+                f"host {self.host!r} is no address of this machine: give one such as 10.0.0.5, or leave it out"
+            ) from None
 
     def rows(self) -> list[list[Cell]]:
         """What is measured, in a random order that `seed` gives: groups that share an opened cluster.

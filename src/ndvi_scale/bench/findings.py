@@ -6,6 +6,7 @@ import statistics
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ndvi_scale.bench.rows import MOVING
 from ndvi_scale.scaling import LEAST_REPEATS, NEAR
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ class Point:
     """Rows that are not used."""
     startup: float | None = None
     submit: float | None = None
-    rate: float | None = None
-    """Mpx/s; None of stages that move no pixels."""
     pixels: float | None = None
     busy: float | None = None
     worker_cpu: float | None = None
@@ -48,6 +47,12 @@ class Point:
     def median(self) -> float | None:
         """Seconds."""
         return statistics.median(self.walls) if self.walls else None
+
+    @property
+    def rate(self) -> float | None:
+        """Mpx/s of the median; None of stages that move no pixels."""
+        moved = self.pixels if self.cell.stage in MOVING else None
+        return moved / self.median / 1e6 if moved and self.median else None
 
     @property
     def quartiles(self) -> tuple[float, float] | None:
@@ -108,6 +113,8 @@ class Series:
     points: tuple[Point, ...]
     gains: Mapping[int, Gain] = field(default_factory=dict)
     """By workers; empty where workers are not varied, or nothing can be compared."""
+    slower: Mapping[Cell, tuple[float, float]] = field(default_factory=dict)
+    """Point → interval, 95 %, of its time over that of the fastest; of chunks and stores with repeats enough."""
     law: Law | None = None
     advice: Advice | None = None
     flags: tuple[str, ...] = ()

@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 KEPT: Final = 1000
 """Seconds of regions that a row keeps, evenly chosen."""
 
-AN_HOUR: Final = 3600.0
-
 
 @dataclass(frozen=True)
 class Clocked(DaskSubmit):
@@ -153,12 +151,7 @@ def measured(bench: Bench, cell: Cell, opened: Opened, order: int) -> Row:
         found = _timed(bench, cell, opened.submit)
     except NdviScaleError as error:
         return replace(row, status="failed", reason=str(error))
-    cost = _cost(bench.table.price, opened.arrived, found["wall"])
-    return replace(row, **found, cost=cost)
-
-
-def _cost(price: float | None, workers: int, wall: float) -> float | None:
-    return None if price is None else workers * wall / AN_HOUR * price
+    return replace(row, **found)
 
 
 def _timed(bench: Bench, cell: Cell, submit: DaskSubmit) -> dict[str, Any]:

@@ -38,13 +38,23 @@ _TEMPLATE: Final = Path(__file__).with_name("page.html.j2")
 
 
 @dataclass(frozen=True)
+class Foretold:
+    """A series' forecasts of sizes that it was not calibrated on, beside what was measured."""
+
+    name: str
+    """Of the series."""
+    told: str
+    """How good they are, or why there are none."""
+    rows: Sequence[Mapping[str, str]] = ()
+    """Lines of the forecast's table: column → cell."""
+    assumptions: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Extra:
     """What a report says beside its findings."""
 
-    forecast_rows: Sequence[Mapping[str, str]] = ()
-    """Lines of the forecast's table: column → cell."""
-    assumptions: Sequence[str] = ()
-    """Of the forecast."""
+    foretold: Sequence[Foretold] = ()
     method: Sequence[str] = ()
     """More on how it was measured: the seed, the command."""
     title: str = TITLE
@@ -113,8 +123,8 @@ def _common(findings: Findings, extra: Extra) -> dict[str, Any]:
     return {
         "title": extra.title,
         "headline": headline(findings),
-        "forecast": forecast_table(extra.forecast_rows),
-        "assumptions": list(extra.assumptions),
+        "forecast": forecast_table([row for one in extra.foretold for row in one.rows]),
+        "foretold": extra.foretold,
         "omitted": omitted_by_reason(findings),
         "problems": findings.problems,
         "method": [*method(findings), *extra.method],
@@ -141,10 +151,10 @@ def to_markdown(findings: Findings, extra: Extra | None = None) -> str:
         ]
         for series in study.series:
             blocks += _series_blocks(_series_view(findings, study, series))
-    if told["forecast"] or told["assumptions"]:
-        blocks += ["### Beyond what was measured"]
-        blocks += [_markdown_table(told["forecast"])] if told["forecast"] else []
-        blocks += [_bullets(told["assumptions"])]
+    if told["forecast"]:
+        blocks += ["### Beyond what was measured", _markdown_table(told["forecast"])]
+    for one in told["foretold"]:
+        blocks += [f"**Forecast of {_text(one.name)}**: {_text(one.told)}.", _bullets(one.assumptions)]
     if told["problems"] or told["omitted"]:
         left_out = [
             f"{len(rows)} left out, {reason}: {'; '.join(rows)}" for reason, rows in told["omitted"].items()

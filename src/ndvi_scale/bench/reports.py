@@ -6,16 +6,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from ndvi_scale.bench.analysis import analyse
-from ndvi_scale.bench.calibrate import LEAST_SIZES, calibrate, median_error, series_of, site_of, validate
-from ndvi_scale.bench.page import Extra, to_html, to_markdown
+from ndvi_scale.bench.calibrate import LEAST_SIZES, calibrate, held_out, median_error, series_of, site_of
+from ndvi_scale.bench.page import Extra, Foretold, to_html, to_markdown
 from ndvi_scale.bench.rows import read_rows, to_csv
 from ndvi_scale.bench.sieve import sift
-from ndvi_scale.bench.wording import answer, headline, series_name
+from ndvi_scale.bench.wording import answer, headline, omitted_by_reason, percent, rows_of, series_name
 from ndvi_scale.errors import ConfigError
 from ndvi_scale.forecast import assumptions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from ndvi_scale.bench.calibrate import Held, Series
@@ -36,32 +36,33 @@ class Written:
     """What was found, a line each."""
 
 
-def write_reports(results: Path, method: Sequence[str] = ()) -> Written:
-    """Write the report beside a file of results. Raises ConfigError where it holds no row that can be used.
+def write_reports(results: Path, method: Sequence[str] = (), here: str = "") -> Written:
+    """Write the report beside a file of results. Raises ConfigError where it holds no row that can be read.
 
-    `method`: more on how it was measured, a line each.
+    `method`: more on how it was measured, a line each. `here`: the environment that it is of, where the file has
+    several; the one of most rows by default.
     """
     measured = read_rows(results)
-    findings = analyse(measured)
-    usable = replace(measured, rows=sift(measured).used)
-    checked = list(_checked(usable))
-    told = [line for one in checked for line in one.assumptions]
-    extra = Extra(
-        forecast_rows=[line for one in checked for line in one.lines],
-        assumptions=tuple(dict.fromkeys(told)),
-        method=method,
-    )
+    sifted = sift(measured, here)
+    findings = analyse(measured, sifted)
+    usable = replace(measured, rows=sifted.used)
+    foretold = list(_foretold(usable))
+    extra = Extra(foretold=foretold, method=method)
     html, markdown = results.with_name(REPORT), results.with_name("report.md")
+    price = sifted.environment.price if sifted.environment else None
+    csv = to_csv(measured.rows, sifted.reasons, price)
     html.write_text(to_html(findings, extra), encoding="utf-8")
     markdown.write_text(to_markdown(findings, extra), encoding="utf-8")
-    results.with_name("results.csv").write_text(to_csv(measured.rows), encoding="utf-8")
+    results.with_name("results.csv").write_text(csv, encoding="utf-8")
     lines = [
         headline(findings),
+        *(f"Problem: {problem}" for problem in findings.problems),
+        *(f"Left out: {rows_of(len(rows))}: {why}" for why, rows in omitted_by_reason(findings).items()),
         *_answers(findings),
-        *(one.told for one in checked),
+        *(f"Forecast of {one.name}: {one.told}" for one in foretold),
         _calibrated(usable, results),
     ]
-    return Written(html, markdown, tuple(line for line in lines if line))
+    return Written(html, markdown, tuple(lines))
 
 
 def _answers(findings: Findings) -> Iterator[str]:
@@ -89,35 +90,26 @@ def _calibrated(measured: Measured, results: Path) -> str:
     return f"What a run elsewhere would take: ndvi-scale plan … --calibration {path}"
 
 
-@dataclass(frozen=True)
-class _Checked:
-    """A series' forecasts of sizes that it was not calibrated on, beside what was measured."""
-
-    lines: Sequence[Mapping[str, str]]
-    assumptions: list[str]
-    told: str
-
-
-def _checked(measured: Measured) -> Iterator[_Checked]:
-    """Of every series with sizes to spare; calibrated on the smallest two."""
+def _foretold(measured: Measured) -> Iterator[Foretold]:
+    """Of every series with sizes to spare: calibrated on the smallest two, forecasts of the others."""
     for series, rows in series_of(measured.rows).items():
         sizes = sorted({row.cell.workers for row in rows})
         if len(sizes) <= LEAST_SIZES:
             continue
-        seen = sizes[:LEAST_SIZES]
         try:
-            held = validate(measured, seen, series)
-            calibration = calibrate(measured, seen, series)
+            calibration = calibrate(measured, sizes[:LEAST_SIZES], series)
         except ConfigError as error:
-            yield _Checked([], [f"{series}: no forecast: {error}"], "")
+            yield Foretold(str(series), f"none: {error}")
             continue
+        held = held_out(rows, calibration)
+        seen = " and ".join(map(str, calibration.sizes))
         inside = sum(one.contained for one in held)
         told = (
-            f"Forecast of {series}, calibrated on {' and '.join(map(str, seen))} workers: median error "
-            f"{median_error(held):.0%}, {inside} of {len(held)} larger sizes within the 90 % interval"
+            f"calibrated on {seen} workers, median error {percent(median_error(held))}, {inside} of {len(held)} "
+            "larger sizes within the 90 % interval"
         )
         lines = [_line(series, one) for one in held]
-        yield _Checked(lines, [told, *assumptions(calibration, site_of(rows[0], calibration))], told)
+        yield Foretold(str(series), told, lines, assumptions(calibration, site_of(rows[0], calibration)))
 
 
 def _line(series: Series, held: Held) -> dict[str, str]:

@@ -15,11 +15,23 @@ from typing import TYPE_CHECKING, Any, Final
 from ndvi_scale.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Of the file; raised with every change of what a field means."""
+
+LARGEST: Final = 1e18
+"""Of any time, size or count: an exabyte. What is larger is no measurement."""
+
+MOST: Final = {"workers": 100_000, "threads": 10_000, "regions": 10_000_000, "chunk": 100_000, "tile": 100_000}
+"""Of a cell: what is more was never measured, and could not be reckoned with."""
+
+AN_HOUR: Final = 3600.0
+"""Seconds."""
+
+RANKS: Final = {"ok": 2, "degraded": 1}
+"""What a row is worth beside one of the same cell: ``failed`` nothing."""
 
 KINDS: Final = ("strong", "weak", "granularity", "stages", "storage")
 """What is varied: workers with the same work, workers with their work, chunk, stage, store."""
@@ -27,6 +39,12 @@ KINDS: Final = ("strong", "weak", "granularity", "stages", "storage")
 STAGES: Final = ("search", "plan", "submit", "read", "kernel", "write", "full")
 """What is timed, as a run goes: finding items, planning, handing regions over (the tasks do nothing), reading
 alone, computing alone, writing alone, all of it."""
+
+ALONE: Final = ("search", "plan")
+"""Stages in which no worker takes part."""
+
+MOVING: Final = ("read", "kernel", "write", "full")
+"""Stages in which pixels are read, computed or written: a rate means something."""
 
 
 @dataclass(frozen=True)
@@ -124,8 +142,6 @@ class Row:
     scheduler_cpu: float | None = None
     """Processor seconds of the scheduler's process while the row ran (of a local cluster the driver's too)."""
     driver_cpu: float | None = None
-    cost: float | None = None
-    """Worker-hours x price, start-up not counted; None where the table gives no price."""
     digest: str = ""
     """`store_digest` of the output: equal in all rows that compute the same."""
     oversubscribed: bool = False
@@ -135,6 +151,10 @@ class Row:
     def rate(self) -> float | None:
         """Mpx/s of all workers."""
         return self.pixels / self.wall / 1e6 if self.wall else None
+
+    def cost(self, price: float | None) -> float | None:
+        """Worker-hours x `price` of one, start-up not counted; None without a price or a time."""
+        return None if price is None or self.wall is None else self.arrived * self.wall / AN_HOUR * price
 
     @property
     def counts(self) -> bool:
@@ -147,7 +167,7 @@ class Environment:
     """Where and with what rows were measured."""
 
     id: str
-    """Digest of all that follows but `date` and `scripts`."""
+    """Digest of machine and versions."""
     machine: str
     """Processor's name, cores, memory, kernel: for a person."""
     host: str
@@ -158,7 +178,7 @@ class Environment:
     """Python and the packages that matter → version; ``ndvi-scale`` with the commit where there is one."""
     date: str
     price: float | None = None
-    """Of a worker for an hour."""
+    """Of a worker for an hour, as the table that was measured last has it."""
     currency: str = "USD"
     scripts: dict[str, str] = field(default_factory=dict)
     """Cluster → job script or manifest that was submitted, where the kind has one."""
@@ -169,6 +189,7 @@ class Measured:
     """What a file holds."""
 
     rows: tuple[Row, ...]
+    """One of a cell in each environment."""
     environments: dict[str, Environment]
     problems: tuple[str, ...] = ()
     """What could not be read, or should not be compared, for a person."""
@@ -191,7 +212,7 @@ def read_rows(path: Path) -> Measured:
         raise ConfigError(
             f"results {path} cannot be read: {error.strerror}; run `ndvi-scale bench` first"
         ) from None
-    rows: dict[str, Row] = {}
+    rows: dict[tuple[str, Cell], Row] = {}
     environments: dict[str, Environment] = {}
     problems: list[str] = []
     for number, line in enumerate(lines, 1):
@@ -206,7 +227,8 @@ def read_rows(path: Path) -> Measured:
         if isinstance(record, Environment):
             environments[record.id] = record
         else:
-            rows[record.cell.key] = record  # what was measured again takes the place of the first
+            place = record.environment, record.cell
+            rows[place] = better(rows.get(place), record)
     if not rows:
         why = f": {problems[0]}" if problems else ""
         raise ConfigError(
@@ -216,6 +238,12 @@ def read_rows(path: Path) -> Measured:
     if orphans:
         problems.append(f"rows name environments that the file does not hold: {', '.join(orphans)}")
     return Measured(tuple(rows.values()), environments, tuple(problems))
+
+
+def better(first: Row | None, again: Row) -> Row:
+    """Of a row and the same measured again: the latter, unless it went worse."""
+    worse = first is not None and RANKS.get(first.status, 0) > RANKS.get(again.status, 0)
+    return first if first is not None and worse else again
 
 
 def _record(found: Any) -> Row | Environment:
@@ -243,9 +271,9 @@ def _check_cell(cell: Cell) -> None:
     for name, known in (("kind", KINDS), ("stage", STAGES)):
         if getattr(cell, name) not in known:
             raise ValueError(f"{name} {getattr(cell, name)!r} is none of {', '.join(known)}")
-    for name in ("workers", "threads", "chunk", "regions"):
-        if getattr(cell, name) < 1:
-            raise ValueError(f"{name} {getattr(cell, name)} is less than 1")
+    for name, most in MOST.items():
+        if not 1 <= getattr(cell, name) <= most:
+            raise ValueError(f"{name} {getattr(cell, name)} is not from 1 to {most:,}")
 
 
 _TYPES: Final[dict[str, Any]] = {
@@ -267,25 +295,35 @@ def _check_types(record: Cell | Row | Environment) -> None:
         if wrong or (isinstance(value, bool) and one.type != "bool"):
             raise ValueError(f"{one.name} {value!r} is not {one.type}")
         amounts = value if isinstance(value, tuple) else (value,) if isinstance(value, int | float) else ()
-        if not all(isinstance(one, int | float) and 0 <= one < float("inf") for one in amounts):
-            raise ValueError(f"{one.name} {value!r} is no time, size or count")
+        if not all(isinstance(one, int | float) and 0 <= one <= LARGEST for one in amounts):
+            raise ValueError(f"{one.name} {_short(value)} is no time, size or count")
+
+
+def _short(value: object) -> str:
+    """A value for a message: a number of hundreds of digits is cut."""
+    text = f"{value:.3g}" if isinstance(value, float) else "beyond all measure" if _is_huge(value) else repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"  # noqa: PLR2004 - a line
+
+
+def _is_huge(value: object) -> bool:
+    return isinstance(value, int) and abs(value) > LARGEST
 
 
 def _why(error: Exception) -> str:
     return str(error).replace("\n", " ") or type(error).__name__
 
 
-def to_csv(rows: Sequence[Row]) -> str:
-    """One line a row, one column a field: tidy."""
+def to_csv(rows: Sequence[Row], reasons: Mapping[Row, str], price: float | None = None) -> str:
+    """One line a row, one column a field: tidy. `reasons`: why rows are not used; `price`: of a worker-hour."""
     out = io.StringIO()
     cell_names = [one.name for one in fields(Cell)]
     row_names = [one.name for one in fields(Row) if one.name not in {"cell", "region_seconds"}]
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*cell_names, *row_names, "rate"])
+    writer.writerow([*cell_names, *row_names, "rate", "cost", "used", "why_not"])
     for row in rows:
         writer.writerow(
             [getattr(row.cell, name) for name in cell_names]
             + [getattr(row, name) for name in row_names]
-            + [row.rate]
+            + [row.rate, row.cost(price), row not in reasons, reasons.get(row, "")]
         )
     return out.getvalue()

@@ -11,18 +11,13 @@ from collections import Counter, defaultdict
 from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from ndvi_scale.bench.rows import ALONE
 from ndvi_scale.bench.wording import moment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from ndvi_scale.bench.rows import Environment, Measured, Row
-
-ALONE: Final = ("search", "plan")
-"""Stages in which no worker takes part."""
-
-MOVING: Final = ("read", "kernel", "write", "full")
-"""Stages in which pixels are read, computed or written: a rate means something."""
 
 _SHOWN: Final = 12
 """Digits of a digest that tell it from others."""
@@ -46,12 +41,17 @@ class Sifted:
     """What all used rows were measured in; None where no row can be used."""
     problems: tuple[str, ...]
 
+    @property
+    def reasons(self) -> dict[Row, str]:
+        """Row → why it is not used."""
+        return {one.row: one.reason for one in self.omitted}
 
-def sift(measured: Measured) -> Sifted:
-    """Rows by whether they may be used."""
+
+def sift(measured: Measured, here: str = "") -> Sifted:
+    """Rows by whether they may be used. Those of the environment `here` are, where there are any."""
     sieve = _Sieve(sorted(measured.rows, key=lambda row: row.order))
     sieve.drop(lambda row: _unknown(row, measured.environments))
-    environment = _main_environment(sieve.rows, measured.environments)
+    environment = _main_environment(sieve.rows, measured.environments, here)
     others = sorted({row.environment for row in sieve.rows if environment and row.environment != environment.id})
     sieve.drop(lambda row: _elsewhere(row, environment, measured.environments))
     sieve.drop(_unfinished)
@@ -85,12 +85,12 @@ def _unknown(row: Row, environments: dict[str, Environment]) -> str:
     return f"environment {row.environment!r} is not in the file: nobody can say where this was measured"
 
 
-def _main_environment(rows: Sequence[Row], environments: dict[str, Environment]) -> Environment | None:
-    """The one that most rows name; of several, the newest."""
+def _main_environment(rows: Sequence[Row], environments: dict[str, Environment], here: str) -> Environment | None:
+    """The one that is wished for, else the one that most rows name; of several, the newest."""
     counts = Counter(row.environment for row in rows)
     if not counts:
         return None
-    name = max(counts, key=lambda one: (counts[one], environments[one].date, one))
+    name = max(counts, key=lambda one: (one == here, counts[one], environments[one].date, one))
     return environments[name]
 
 
@@ -109,8 +109,6 @@ def differences(other: Environment, kept: Environment) -> str:
         mine, theirs = (one.versions.get(name, "none") for one in (kept, other))
         if mine != theirs:
             found.append(f"{name} {theirs} instead of {mine}")
-    if other.price != kept.price or other.currency != kept.currency:
-        found.append("another price")
     return ", ".join(found) or "its id is another"
 
 

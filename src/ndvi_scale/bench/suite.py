@@ -15,12 +15,14 @@ from ndvi_scale.bench.environment import environment
 from ndvi_scale.bench.measure import Bench, Opened, measured
 from ndvi_scale.bench.origin import Pace
 from ndvi_scale.bench.rows import Row
+from ndvi_scale.bench.sieve import sift
 from ndvi_scale.bench.workload import Sources
 from ndvi_scale.cluster.opening import open_cluster
 from ndvi_scale.cluster.profiles import find_spec, read_profiles
 from ndvi_scale.cluster.rendering import render
 from ndvi_scale.cluster.submit import DaskSubmit
-from ndvi_scale.errors import ClusterError, ConfigError, NdviScaleError
+from ndvi_scale.errors import ConfigError, NdviScaleError
+from ndvi_scale.store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,24 +46,38 @@ class Watch:
     """A row, its number from 1, and how many there are."""
 
 
-def run_suite(table: Table, folder: Path, cluster_file: Path | None, watch: Watch) -> Path:
-    """Measure what the results in `folder` do not hold yet, and return their file.
+@dataclass(frozen=True)
+class Ran:
+    """Where results are, and how many of the table they hold."""
 
-    A run that was broken off is taken up: rows that are there and did not fail are not measured again. Rows of
-    another machine or other versions are, since they could not be compared. Raises ConfigError for a table that
-    names clusters that are not there, before anything is measured, and for a folder that another run uses.
+    results: Path
+    environment: str
+    """Id of the one that was measured in."""
+    done: int
+    """Rows of the table that can be used."""
+    missing: int
+    """Rows of the table that cannot."""
+
+
+def run_suite(table: Table, folder: Path, cluster_file: Path | None, watch: Watch) -> Ran:
+    """Measure what the results in `folder` do not hold yet.
+
+    A run that was broken off is taken up: rows that a report would use are not measured again. Rows of another
+    machine or other versions are, since they could not be compared. Raises ConfigError for a table that names
+    clusters that are not there, before anything is measured, and for a folder that another run uses.
     """
     profiles = read_profiles(cluster_file)
     names = sorted({cluster for study in table.studies for cluster in study.clusters})
     specs = {name: find_spec(name, profiles) for name in names}
+    _require_stores(table)
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder), Sources(folder, watch.say, Pace(table.rate, table.delay, table.host)) as sources:
         here = environment(table.price, table.currency, {name: _script(spec) for name, spec in specs.items()})
         results = folder / RESULTS
         done = _done(results, here.id)
         kept.append(results, here)
-        groups = [[cell for cell in group if cell.key not in done] for group in table.rows()]
-        groups = [group for group in groups if group]
+        wanted = table.rows()
+        groups = [left for group in wanted if (left := [cell for cell in group if cell.key not in done])]
         bench = Bench(table, sources, here.id, folder, f"{dt.datetime.now(dt.UTC):%H%M%S%f}")
         total, number = sum(map(len, groups)), 0
         for group in groups:
@@ -70,7 +86,17 @@ def run_suite(table: Table, folder: Path, cluster_file: Path | None, watch: Watc
                 kept.append(results, row)
                 watch.measured(row, number, total)
         shutil.rmtree(folder / "outputs", ignore_errors=True)
-    return results
+    keys = {cell.key for group in wanted for cell in group}
+    done = keys & _done(results, here.id)
+    return Ran(results, here.id, len(done), len(keys - done))
+
+
+def _require_stores(table: Table) -> None:
+    """Raises ConfigError or StoreError for an address where workers cannot write."""
+    for name, place in table.stores.items():
+        if place.url.startswith("memory:"):
+            raise ConfigError(f"store {name!r}: {place.url} is in this process alone, and workers are others")
+        open_store(f"{place.url.rstrip('/')}/bench.zarr", dict(place.options))
 
 
 def _done(results: Path, here: str) -> set[str]:
@@ -78,10 +104,10 @@ def _done(results: Path, here: str) -> set[str]:
     if not results.exists():
         return set()
     try:
-        rows = kept.read_rows(results).rows
+        used = sift(kept.read_rows(results), here).used
     except ConfigError:  # not one row: nothing to take up
         return set()
-    return {row.cell.key for row in rows if row.environment == here and row.status != "failed"}
+    return {row.cell.key for row in used if row.environment == here}
 
 
 def _script(spec: ClusterSpec) -> str:
@@ -104,7 +130,7 @@ def _measured_group(bench: Bench, group: list[Cell], spec: ClusterSpec, number: 
                 row = measured(bench, cell, opened, number + rows)
                 rows += 1
                 yield row
-    except ClusterError as error:
+    except NdviScaleError as error:  # what is wrong with one cluster keeps no other from being measured
         for place, cell in enumerate(group[rows:], number + rows):
             yield _failed(bench, cell, str(error), place)
 

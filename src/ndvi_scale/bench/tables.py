@@ -82,13 +82,21 @@ def _comparison(study: Study, series: Series, currency: str) -> Table:
     base = series.point("full") if study.kind == "stages" else series.fastest
     share = Column("Of a full run", "%") if study.kind == "stages" else Column("To the fastest", "×")
     first = Column(_HEADS[study.kind], numeric=study.kind == "granularity")
-    columns = [first, *_time_columns(), share, Column("Rate", "Mpx/s"), Column("Cost", currency)]
+    columns = [first, *_time_columns(), share, Column("95 %"), Column("Rate", "Mpx/s"), Column("Cost", currency)]
     digits = _digits(series)
     form = _percent if study.kind == "stages" else "{:.2f}".format
     lines = []
     for point in series.points:
         ratio = _shown(_ratio(point.median, base.median if base else None), form)
-        cells = [point_name(study.kind, point.cell), *_times(point, digits), ratio, *_yield_cells(series, point)]
+        span = series.slower.get(point.cell)
+        ends = f"{span[0]:.2f}–{span[1]:.2f}" if span else MISSING
+        cells = [
+            point_name(study.kind, point.cell),
+            *_times(point, digits),
+            ratio,
+            ends,
+            *_yield_cells(series, point),
+        ]
         lines.append(_line(series, point, cells))
     return Table("Times", tuple(columns), tuple(lines))
 

@@ -121,9 +121,15 @@ def workers(count: int) -> str:
     return f"{count:,} worker" if count == 1 else f"{count:,} workers"
 
 
+def rows_of(count: int) -> str:
+    """``1 row``, ``8 rows``."""
+    return f"{count:,} row" if count == 1 else f"{count:,} rows"
+
+
 def percent(share: float) -> str:
-    """``85 %``."""
-    return f"{share * 100:.0f} %"
+    """``85 %``, ``7.5 %``."""
+    number = share * 100
+    return f"{number:.1f}".removesuffix(".0") + " %" if abs(number) < 10 else f"{number:.0f} %"  # noqa: PLR2004 - two digits
 
 
 def decimals(values: Iterable[float | None]) -> int:
@@ -259,8 +265,7 @@ def method(findings: Findings) -> list[str]:
     """How it was measured and reckoned."""
     points = [point for study in findings.studies for series in study.series for point in series.points]
     counts = sorted({len(point.walls) for point in points if point.walls})
-    repeats = MISSING if not counts else f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    lines = [f"Each figure is the median of {repeats} repeats that count.", *_METHOD]
+    lines = [*_repeats(counts), *_METHOD]
     if any(point.cell.emulated for point in points):
         lines.append(_EMULATED)
     if any(point.oversubscribed for point in points):
@@ -268,6 +273,16 @@ def method(findings: Findings) -> list[str]:
             "Rows with more threads than the machine has cores are shown, and nothing is concluded from them."
         )
     return lines
+
+
+def _repeats(counts: list[int]) -> list[str]:
+    """What figures are medians of."""
+    if not counts:
+        return []
+    if counts[-1] == 1:
+        return ["Each figure is of a single run that counts."]
+    number = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return [f"Each figure is the median of {number} repeats that count."]
 
 
 def describe(cell: Cell) -> str:
