@@ -17,6 +17,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -48,8 +49,16 @@ ABSENT: Final = "no Kubernetes: set KUBECONFIG, or put ../shared/kubernetes besi
 
 START_SECONDS: Final = 120.0
 STARTS: Final = 4
-"""How often to begin: kubectl gives up at once on a resource definition whose first condition is yet to be written
-(".status.conditions accessor error", about one start in fifteen), and with it the whole start."""
+"""How often to begin."""
+PATIENT: Final = """#!/bin/sh
+for again in $(seq 60); do
+  {kubectl} "$@" && exit 0
+  case " $* " in *" wait "*) sleep 0.5 ;; *) exit 1 ;; esac
+done
+exit 1
+"""
+"""kubectl that asks again: it gives up at once on a resource definition whose first condition is yet to be written
+(".status.conditions accessor error": one start in fifteen, on a busy machine each), and with it the whole start."""
 CONTROL_SECONDS: Final = 20.0
 TURN_SECONDS: Final = 600.0
 """How long to wait for the one of another environment to be free."""
@@ -179,6 +188,11 @@ def _start(work: Path) -> None:
 
 
 def _started(work: Path) -> bool:
+    patient = work / "patient" / "kubectl"
+    patient.parent.mkdir(exist_ok=True)
+    patient.write_text(PATIENT.format(kubectl=shlex.quote(shutil.which("kubectl") or "kubectl")))
+    patient.chmod(0o700)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     # `python` beside this interpreter: what the pods find is this environment.
     with (work / "up.log").open("wb") as output:
         done = subprocess.run(
@@ -188,7 +202,7 @@ def _started(work: Path) -> bool:
             stdout=output,
             stderr=subprocess.STDOUT,
             timeout=START_SECONDS,
-            env={name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
+            env=environment | {"PATH": f"{patient.parent}{os.pathsep}{environment['PATH']}"},
         )
     return done.returncode == 0
 

@@ -335,6 +335,23 @@ def test_of_two_repeats_nothing_is_ranked() -> None:
     assert not series.slower
 
 
+def test_rows_of_older_conditions_are_left_out() -> None:
+    old = repeats(replace(CELL, workers=1), [4.0] * 3, conditions="a")
+    new = repeats(replace(CELL, workers=2), [2.0] * 3, conditions="b", began="2026-11-27T09:00:00+00:00")
+    other = repeats(replace(CELL, workers=2, store="s3"), [2.0] * 3, conditions="c")
+    sifted = sift(measured(*old, *new, *other))
+    assert {row.conditions for row in sifted.used} == {"b", "c"}
+    assert all("under other conditions" in reason for reason in sifted.reasons.values())
+
+
+def test_growing_work_that_is_not_done_any_faster_is_doubted() -> None:
+    cells = [replace(CELL, kind="weak", workers=n, regions=20 * n) for n in (1, 2)]
+    walls = [[10.0, 10.4, 9.8], [19.0, 21.0, 20.0]]
+    rows = [one for cell, own in zip(cells, walls, strict=True) for one in repeats(cell, own)]
+    (flag,) = _only(analyse(measured(*rows))).flags
+    assert flag.startswith("no demonstrated gain of 2 workers over 1 (0.")
+
+
 @pytest.mark.parametrize(("here", "count"), [("", 5), ("e2", 1), ("e9", 5)])
 def test_the_environment_that_is_wished_for_counts(here: str, count: int) -> None:
     rows = [*repeats(CELL, [4.0] * 5), row(CELL, 3.0, environment="e2")]

@@ -185,6 +185,21 @@ def test_the_series_with_most_sizes_comes_first() -> None:
         calibrate(both, series=other._replace(workload="monthly"))
 
 
+def test_more_threads_than_cores_are_no_base() -> None:
+    found = measured(Truth(), (1, 2, 4))
+    crowded = [replace(row, oversubscribed=row.cell.workers == 4) for row in found.rows]
+    assert calibrate(replace(found, rows=tuple(crowded))).sizes == (1, 2)
+    every = changed(found, oversubscribed=True)
+    with pytest.raises(ConfigError, match="none; a calibration needs 2 sizes"):
+        calibrate(every)
+
+
+def test_of_equal_sizes_the_larger_work_comes_first() -> None:
+    small, large = measured(Truth(), (1, 2), store="a"), measured(Truth(), (1, 2), store="b")
+    more = tuple(replace(row, cell=replace(row.cell, regions=3 * row.cell.regions)) for row in large.rows)
+    assert [series.store for series in series_of((*small.rows, *more))] == ["b", "a"]
+
+
 @pytest.mark.parametrize(
     ("found", "sizes", "words"),
     [

@@ -103,7 +103,7 @@ def test_a_page_says_what_was_found(html: str) -> None:
         "Cheapest: 1 worker",
         "85 % weak efficiency at 16 workers",
         "2048 px chunks are the fastest",
-        "68 % of a full run: read only",
+        "63 % of a full run: read only",
         "disk is the fastest store",
         "emulated nodes: each waits about 0.5 s",
         "oversubscription, not scaling",

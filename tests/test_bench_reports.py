@@ -58,8 +58,8 @@ def test_a_terminal_is_told_what_is_damaged_and_left_out(tmp_path: Path) -> None
     lines = write_reports(results).lines
     number = len(results.read_text(encoding="utf-8").splitlines())
     assert any(line.startswith(f"Problem: line {number} of results.jsonl cannot be read") for line in lines)
-    assert "Left out: 5 rows: no worker came within 120 s" in lines
-    assert any(line.startswith("Left out: 1 row: output differs") for line in lines)
+    assert "Left out: 5 rows of strong: no worker came within 120 s" in lines
+    assert any(line.startswith("Left out: 1 row of strong: output differs") for line in lines)
     rows = csv.DictReader(io.StringIO((tmp_path / "results.csv").read_text(encoding="utf-8")))
     assert sum(row["used"] == "False" for row in rows) == 8
 
@@ -140,7 +140,7 @@ def test_rows_that_cannot_be_used_end_in_an_exit_code_and_a_report(
     done = CliRunner().invoke(cli, ["bench", str(tmp_path / "t.toml"), "--work", str(tmp_path / "work")])
     assert isinstance(done.exception, IncompleteRunError)
     assert str(done.exception).startswith("6 of 6 rows cannot be used")
-    assert "Left out: 6 rows: no workers came within 5 s: the queue is full" in done.stderr.replace("\n", " ")
+    assert "Left out: 6 rows of a: no workers came within 5 s: the queue is full" in done.stderr.replace("\n", " ")
     assert (tmp_path / "work" / REPORT).exists()
 
 

@@ -80,6 +80,7 @@ def _line(**facts: object) -> str:
         (_line(cell=asdict(replace(CELL, stage="sleep"))), "stage 'sleep'"),
         (_line(cell=asdict(replace(CELL, workers=0))), "workers 0"),
         (_line(cell=asdict(replace(CELL, regions=10**12))), "regions 1000000000000 is not from 1 to 10,000,000"),
+        (_line(region_seconds=[500.0]), "a region of 500 s in a wall of 60 s"),
         (_line(wall=1e300), "wall 1e+300 is no time"),
         (_line(bytes_read=10**400), "bytes_read beyond all measure is no time"),
         (_line(cell=asdict(CELL) | {"workers": "four"}), "workers 'four' is not int"),

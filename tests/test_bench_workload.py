@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.request import ProxyHandler, Request, build_opener
 
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ndvi_scale import open_reader
-from ndvi_scale.bench.origin import Pace
+from ndvi_scale.bench.origin import Pace, serve
 from ndvi_scale.bench.rows import Cell
 from ndvi_scale.bench.workload import Sources, dates_of, days_of, plan_of, regions_of
 from ndvi_scale.errors import ConfigError
@@ -19,7 +21,6 @@ from ndvi_scale.region import compute_region
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 OPEN = build_opener(ProxyHandler({})).open
 
@@ -103,3 +104,26 @@ def test_an_origin_listens_where_the_table_says(tmp_path: Path) -> None:
         pytest.raises(ConfigError, match=r"host '192.0.2.77'.*address of this machine"),
     ):
         far.origin(cell())
+
+
+def test_an_origin_serves_a_folder_that_is_named_relatively(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And ends what a run that was killed has left there."""
+    monkeypatch.chdir(tmp_path)
+    Path("root").mkdir()
+    Path("root/a.bin").write_bytes(b"0123456789")
+
+    def served(url: str) -> bytes:
+        with OPEN(Request(f"{url}/tag/copy-1/a.bin", headers={"Range": "bytes=2-4"})) as answer:  # noqa: S310
+            return answer.read()
+
+    left = contextlib.ExitStack()
+    first = left.enter_context(serve(Path("root"), Path("origin"), Pace(delay=0.0)))
+    assert served(first.url) == b"234"
+    with serve(Path("root"), Path("origin"), Pace(delay=0.0)) as second:
+        assert served(second.url) == b"234"
+        if first.kind == "nginx":
+            with pytest.raises(OSError, match="refused"):
+                served(first.url)
+    left.close()

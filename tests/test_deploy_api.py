@@ -223,6 +223,8 @@ def shared(place: Place) -> Iterator[str]:
     place.call("apply", "--filename=-", given=as_yaml(made[1:]), account="ndvi-scale-jobs")
     yield name
     place.call("delete", "daskcluster", name, "--timeout=50s", account="ndvi-scale-jobs")
+    # Its pods follow later, and the next cluster has the same name.
+    until(lambda: not place.items("pods", f"dask.org/cluster-name={name}"), 60, "the end of its pods")
 
 
 @pytest.mark.parametrize("sent", ["run.yaml"], indirect=True)

@@ -252,8 +252,18 @@ def _flags(points: Sequence[Point], counted: Mapping[int, Sequence[float]], kind
             f"efficiency {share:.2f} at {_workers(workers)}: the baseline is suspect"
             for workers, share in weak_efficiency(_medians(counted)).items()
             if share > SUSPECT
-        ]
+        ] + _no_growth(counted)
     return (*found, *_few_repeats(counted.values()), *_uneven(points, kind))
+
+
+def _no_growth(counted: Mapping[int, Sequence[float]]) -> list[str]:
+    """Numbers of workers that do not demonstrably do more in the same time than the smallest one."""
+    found = {workers: _weak_gain(counted, workers).interval for workers in sorted(counted)[1:]}
+    return [
+        f"no demonstrated gain of {_workers(workers)} over {min(counted)} ({interval[0]:.2f} to {interval[1]:.2f})"
+        for workers, interval in found.items()
+        if interval and interval[0] <= 1
+    ]
 
 
 def _few_repeats(walls: Iterable[Sequence[float]]) -> list[str]:

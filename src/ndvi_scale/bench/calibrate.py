@@ -81,16 +81,17 @@ class Series(NamedTuple):
 def series_of(rows: Iterable[Row]) -> dict[Series, list[Row]]:
     """Rows that can be calibrated on, by what they have in common.
 
-    Those of real work first, then those with most sizes.
+    Those of real work first, then those with most sizes, then with most regions.
     """
     found: dict[Series, list[Row]] = defaultdict(list)
     for row in rows:
         if row.cell.stage == "full" and row.cell.kind in KINDS and _tells(row):
             found[Series(*(getattr(row.cell, name) for name in Series._fields))].append(row)
 
-    def rank(one: tuple[Series, list[Row]]) -> tuple[bool, int, str]:
+    def rank(one: tuple[Series, list[Row]]) -> tuple[bool, int, int, str]:
         series, rows = one
-        return series.seconds is not None, -len({row.cell.workers for row in rows}), str(series)
+        sizes, regions = {row.cell.workers for row in rows}, sum(row.cell.regions for row in rows)
+        return series.seconds is not None, -len(sizes), -regions, str(series)
 
     return dict(sorted(found.items(), key=rank))
 
@@ -104,7 +105,8 @@ def _tells(row: Row) -> bool:
 def calibrate(measured: Measured, sizes: Sequence[int] | None = None, series: Series | None = None) -> Calibration:
     """What the rows of some sizes (all of them by default) say; by default of the first of `series_of`.
 
-    Raises ConfigError where these are too few, or of several machines; and by default for emulated nodes, whose
+    Rows of more threads than cores are no base. Raises ConfigError where the others are too few, or of several
+    machines; and by default for emulated nodes, whose
     waiting is invented: it foretells nothing of other work.
     """
     series, rows, environment = _chosen(measured, sizes, series)
@@ -137,7 +139,7 @@ def _chosen(
             )
     repeats: dict[int, list[Row]] = defaultdict(list)
     for row in found[series]:
-        if sizes is None or row.cell.workers in sizes:
+        if (sizes is None or row.cell.workers in sizes) and not row.oversubscribed:
             repeats[row.cell.workers].append(row)
     _require_enough({size: len(rows) for size, rows in sorted(repeats.items())}, series)
     rows = [row for own in repeats.values() for row in own]

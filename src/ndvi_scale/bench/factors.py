@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import math
 import random
 from dataclasses import dataclass, field, fields, replace
 from itertools import product
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ndvi_scale.bench.origin import LOOPBACK
 from ndvi_scale.bench.rows import MOST, STAGES, Cell
-from ndvi_scale.bench.workload import A_MONTH, regions_of
+from ndvi_scale.bench.workload import A_MONTH, config_of, regions_of
 from ndvi_scale.cluster.spec import near
 from ndvi_scale.errors import ConfigError
 from ndvi_scale.tomlfile import read_toml
@@ -46,6 +45,9 @@ MOST_REGIONS: Final = 1_000_000
 
 LONGEST: Final = 3600.0
 """Seconds that an answer of the origin may be put off, or a node may wait for a region."""
+
+DEAREST: Final = 1_000_000
+"""Price of a worker-hour, in any currency."""
 
 COMPARED: Final = {"granularity": "chunks", "stages": "stages", "storage": "stores"}
 """Kind → what it varies."""
@@ -100,9 +102,14 @@ class Study:
             raise self._wrong("source", self.source, "does not wait: emulated nodes (seconds) read from the origin")
         self._require_shapes()
         self._require_sizes()
+        for cell in self.cells():
+            try:
+                config_of(cell)
+            except ConfigError as error:
+                raise ConfigError(f"study {self.name!r}: {error}") from None
 
     def _require_shapes(self) -> None:
-        """Raises ConfigError for chunks, shards and tiles that do not fit one another."""
+        """Raises ConfigError for chunks and tiles that do not fit one another."""
         for chunk in (*self.chunks, self.tile or 16):
             if chunk % 16:
                 raise self._wrong("chunks or tile", chunk, "is not a multiple of 16, as blocks of COGs are")
@@ -111,10 +118,6 @@ class Study:
         for chunk in self.chunks:
             if self.tile is not None and chunk > self.tile:
                 raise self._wrong("chunks", chunk, f"is more than the tile's {self.tile}: give a larger tile")
-            if self.shard is not None and self.shard % chunk:
-                raise self._wrong(
-                    "shard", self.shard, f"is no multiple of the chunk {chunk}: shards hold whole chunks"
-                )
 
     def _require_sizes(self) -> None:
         """Raises ConfigError for what is too little to compare, or more than can be measured."""
@@ -230,15 +233,15 @@ class Table:
                 "store 'disk' is the folder of the results: give yours another name than [store.disk]"
             )
         self._require_host()
-        if self.price is not None and not 0 <= self.price < math.inf:
-            raise ConfigError(f"price {self.price} of a worker-hour: give 0 or more, or none")
+        if self.price is not None and not 0 <= self.price <= DEAREST:
+            raise ConfigError(f"price {self.price} of a worker-hour: give 0 to {DEAREST:,}, or none")
 
     def _require_host(self) -> None:
         try:
-            ipaddress.ip_address(self.host)
+            ipaddress.IPv4Address(self.host)
         except ValueError:
             raise ConfigError(
-                f"host {self.host!r} is no address of this machine: give one such as 10.0.0.5, or leave it out"
+                f"host {self.host!r} is no IPv4 address: give one of this machine, such as 10.0.0.5"
             ) from None
 
     def rows(self) -> list[list[Cell]]:
@@ -331,7 +334,7 @@ def _study(raw: Any, where: str) -> Study:
 
 
 def _place(raw: Any, where: str) -> Place:
-    if not isinstance(raw, dict) or "url" not in raw:
+    if not isinstance(raw, dict) or not raw.get("url"):
         raise ConfigError(f"{where} has no url: give one, such as s3://bucket/bench")
     _known(raw, ["url", "options"], where)
     options = _table(raw, "options", where)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     import pystac
 
+    from ndvi_scale.bench.conditions import Conditions
     from ndvi_scale.bench.factors import Table
     from ndvi_scale.bench.rows import Cell
     from ndvi_scale.bench.workload import Sources
@@ -65,6 +66,7 @@ class Bench:
     """Where outputs on disk go, each row's deleted after it."""
     run_id: str
     """Of this call: makes the files of each row new to whoever reads them."""
+    conditions: Conditions
 
     def store(self, cell: Cell, name: str) -> Store:
         """A new output of a row. Raises StoreError."""
@@ -146,6 +148,7 @@ def measured(bench: Bench, cell: Cell, opened: Opened, order: int) -> Row:
         arrived=opened.arrived,
         startup=opened.startup,
         oversubscribed=opened.crowded and not cell.emulated,
+        conditions=bench.conditions.of(cell),
     )
     try:
         found = _timed(bench, cell, opened.submit)

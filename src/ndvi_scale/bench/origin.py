@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Final
 from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, build_opener
 
+import psutil
+
 from ndvi_scale.errors import ConfigError, NdviScaleError
 
 if TYPE_CHECKING:
@@ -141,7 +143,9 @@ def serve(root: Path, folder: Path, pace: Pace | None = None) -> Iterator[Origin
 
     Raises NdviScaleError where it does not come up.
     """
+    root, folder = root.resolve(), folder.resolve()  # nginx takes a relative path for one below its own folder
     folder.mkdir(parents=True, exist_ok=True)
+    _end_left_over(folder)
     (folder / "access.log").write_bytes(b"")
     pace = pace or Pace()
     port = _free_port(pace.host)
@@ -174,6 +178,15 @@ def _nginx_modules() -> list[Path]:
     found = re.search(r"--modules-path=(\S+)", built)
     paths = [Path(found[1], name) for name in MODULES] if found else []
     return paths if all(path.exists() for path in paths) else []
+
+
+def _end_left_over(folder: Path) -> None:
+    """End the nginx of a run that was killed, which could not do so itself."""
+    with contextlib.suppress(OSError, ValueError, psutil.Error):
+        process = psutil.Process(int((folder / "nginx.pid").read_text()))
+        if str(folder / "nginx.conf") in " ".join(process.cmdline()):
+            process.terminate()
+            process.wait(START_SECONDS)
 
 
 @contextlib.contextmanager

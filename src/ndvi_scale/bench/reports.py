@@ -57,7 +57,7 @@ def write_reports(results: Path, method: Sequence[str] = (), here: str = "") -> 
     lines = [
         headline(findings),
         *(f"Problem: {problem}" for problem in findings.problems),
-        *(f"Left out: {rows_of(len(rows))}: {why}" for why, rows in omitted_by_reason(findings).items()),
+        *_left_out(findings),
         *_answers(findings),
         *(f"Forecast of {one.name}: {one.told}" for one in foretold),
         _calibrated(usable, results),
@@ -65,16 +65,25 @@ def write_reports(results: Path, method: Sequence[str] = (), here: str = "") -> 
     return Written(html, markdown, tuple(lines))
 
 
+def _left_out(findings: Findings) -> Iterator[str]:
+    """Reason by reason, of which studies."""
+    for why, rows in omitted_by_reason(findings).items():
+        studies = dict.fromkeys(one.row.cell.study for one in findings.omitted if one.reason == why)
+        yield f"Left out: {rows_of(len(rows))} of {', '.join(studies)}: {why}"
+
+
 def _answers(findings: Findings) -> Iterator[str]:
-    """The answer to each study, where its rows give one."""
+    """The answer to each study, or why its rows give none."""
     currency = findings.environment.currency if findings.environment else ""
     for study in findings.studies:
         for series in study.series:
             found = answer(study, series, currency)
-            if found is not None:
-                name = series_name(study, series)
-                doubts = "".join(f" But: {flag}." for flag in series.flags)
-                where = f"{study.name}{f' ({name})' if name else ''}"
+            name = series_name(study, series)
+            where = f"{study.name}{f' ({name})' if name else ''}"
+            doubts = "".join(f" But: {flag}." for flag in (*series.flags, *series.labels[series.cell.emulated :]))
+            if found is None:
+                yield f"{where}: no answer. {' '.join(f'{reason}.' for reason in series.reasons)}{doubts}"
+            else:
                 yield f"{where}: {found.figure} {found.claim}. {found.detail}{doubts}"
 
 
@@ -87,7 +96,7 @@ def _calibrated(measured: Measured, results: Path) -> str:
         path.unlink(missing_ok=True)
         return f"No calibration for `plan`: {error}"
     path.write_text(calibration.to_json(), encoding="utf-8")
-    return f"What a run elsewhere would take: ndvi-scale plan … --calibration {path}"
+    return f"What a run elsewhere would take, by {calibration.name}: ndvi-scale plan … --calibration {path}"
 
 
 def _foretold(measured: Measured) -> Iterator[Foretold]:

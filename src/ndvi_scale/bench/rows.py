@@ -146,6 +146,8 @@ class Row:
     """`store_digest` of the output: equal in all rows that compute the same."""
     oversubscribed: bool = False
     """More threads than cores on a machine of the workers, which compute (no emulated nodes)."""
+    conditions: str = ""
+    """Digest of what else it depends on: the source's pace, the store's address, the cluster's profile."""
 
     @property
     def rate(self) -> float | None:
@@ -259,10 +261,12 @@ def _record(found: Any) -> Row | Environment:
     if kind != "row":
         raise ValueError(f"type {kind!r} is neither row nor environment")
     cell = Cell(**found.pop("cell"))
-    rest: dict[str, Any] = found | {"region_seconds": tuple(found.get("region_seconds", ()))}
+    rest: dict[str, Any] = found | {"region_seconds": tuple(found.get("region_seconds") or ())}
     row = Row(cell=cell, **rest)
     _check_cell(cell)
     _check_types(row)
+    if row.wall is not None and max(row.region_seconds, default=0) > 2 * row.wall + 1:
+        raise ValueError(f"a region of {max(row.region_seconds):.3g} s in a wall of {row.wall:.3g} s")
     return row
 
 

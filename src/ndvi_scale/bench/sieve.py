@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
     from ndvi_scale.bench.rows import Environment, Measured, Row
 
+OTHER_CONDITIONS: Final = (
+    "measured under other conditions than the newest rows (delay or rate of the source, address of the store, or "
+    "profile of the cluster): measure again with the table as it is"
+)
+
 _SHOWN: Final = 12
 """Digits of a digest that tell it from others."""
 
@@ -54,6 +59,8 @@ def sift(measured: Measured, here: str = "") -> Sifted:
     environment = _main_environment(sieve.rows, measured.environments, here)
     others = sorted({row.environment for row in sieve.rows if environment and row.environment != environment.id})
     sieve.drop(lambda row: _elsewhere(row, environment, measured.environments))
+    newest = _newest_conditions(sieve.rows)
+    sieve.drop(lambda row: "" if row.conditions == newest[_place(row)] else OTHER_CONDITIONS)
     sieve.drop(_unfinished)
     verdicts, unchecked = _digest_verdicts(sieve.rows)
     sieve.drop(lambda row: verdicts.get(row, ""))
@@ -119,6 +126,15 @@ def _mixed(others: Sequence[str], kept: Environment, omitted: Iterable[Omitted])
         f"row{'s' * (count != 1)} of {len(others)} other environment{'s' * (len(others) != 1)} left out; "
         "measure each into a file of its own"
     )
+
+
+def _place(row: Row) -> tuple[object, ...]:
+    """Rows that are alike in this have the same conditions in one table."""
+    return row.cell.cluster, row.cell.store, row.cell.source, row.cell.emulated
+
+
+def _newest_conditions(rows: Iterable[Row]) -> dict[tuple[object, ...], str]:
+    return {_place(row): row.conditions for row in sorted(rows, key=lambda row: (row.began, row.order))}
 
 
 def _unfinished(row: Row) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from ndvi_scale.bench import rows as kept
+from ndvi_scale.bench.conditions import Conditions
 from ndvi_scale.bench.environment import environment
 from ndvi_scale.bench.measure import Bench, Opened, measured
 from ndvi_scale.bench.origin import Pace
@@ -22,10 +23,9 @@ from ndvi_scale.cluster.profiles import find_spec, read_profiles
 from ndvi_scale.cluster.rendering import render
 from ndvi_scale.cluster.submit import DaskSubmit
 from ndvi_scale.errors import ConfigError, NdviScaleError
-from ndvi_scale.store import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from ndvi_scale.batch import Submit
@@ -63,22 +63,24 @@ def run_suite(table: Table, folder: Path, cluster_file: Path | None, watch: Watc
     """Measure what the results in `folder` do not hold yet.
 
     A run that was broken off is taken up: rows that a report would use are not measured again. Rows of another
-    machine or other versions are, since they could not be compared. Raises ConfigError for a table that names
-    clusters that are not there, before anything is measured, and for a folder that another run uses.
+    machine, other versions or other conditions are, since they could not be compared. Raises ConfigError or
+    StoreError for what can never be measured, before anything is, and for a folder that another run uses.
     """
     profiles = read_profiles(cluster_file)
     names = sorted({cluster for study in table.studies for cluster in study.clusters})
     specs = {name: find_spec(name, profiles) for name in names}
-    _require_stores(table)
+    conditions = Conditions(table, specs)
+    conditions.require()
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder), Sources(folder, watch.say, Pace(table.rate, table.delay, table.host)) as sources:
         here = environment(table.price, table.currency, {name: _script(spec) for name, spec in specs.items()})
         results = folder / RESULTS
-        done = _done(results, here.id)
-        kept.append(results, here)
         wanted = table.rows()
-        groups = [left for group in wanted if (left := [cell for cell in group if cell.key not in done])]
-        bench = Bench(table, sources, here.id, folder, f"{dt.datetime.now(dt.UTC):%H%M%S%f}")
+        cells = {cell: conditions.of(cell) for group in wanted for cell in group}
+        done = _done(results, here.id, cells)
+        kept.append(results, here)
+        groups = [left for group in wanted if (left := [cell for cell in group if cell not in done])]
+        bench = Bench(table, sources, here.id, folder, f"{dt.datetime.now(dt.UTC):%H%M%S%f}", conditions)
         total, number = sum(map(len, groups)), 0
         for group in groups:
             for row in _measured_group(bench, group, specs[group[0].cluster], number):
@@ -86,28 +88,19 @@ def run_suite(table: Table, folder: Path, cluster_file: Path | None, watch: Watc
                 kept.append(results, row)
                 watch.measured(row, number, total)
         shutil.rmtree(folder / "outputs", ignore_errors=True)
-    keys = {cell.key for group in wanted for cell in group}
-    done = keys & _done(results, here.id)
-    return Ran(results, here.id, len(done), len(keys - done))
+    done = _done(results, here.id, cells)
+    return Ran(results, here.id, len(done), len(cells) - len(done))
 
 
-def _require_stores(table: Table) -> None:
-    """Raises ConfigError or StoreError for an address where workers cannot write."""
-    for name, place in table.stores.items():
-        if place.url.startswith("memory:"):
-            raise ConfigError(f"store {name!r}: {place.url} is in this process alone, and workers are others")
-        open_store(f"{place.url.rstrip('/')}/bench.zarr", dict(place.options))
-
-
-def _done(results: Path, here: str) -> set[str]:
-    """Keys of the rows that need not be measured again."""
+def _done(results: Path, here: str, cells: Mapping[Cell, str]) -> set[Cell]:
+    """Those that need not be measured again, of cells with their conditions."""
     if not results.exists():
         return set()
     try:
         used = sift(kept.read_rows(results), here).used
     except ConfigError:  # not one row: nothing to take up
         return set()
-    return {row.cell.key for row in used if row.environment == here}
+    return {row.cell for row in used if row.environment == here and cells.get(row.cell) == row.conditions}
 
 
 def _script(spec: ClusterSpec) -> str:
@@ -145,7 +138,8 @@ def _opened(submit: Submit, cell: Cell, startup: float) -> Opened:
 
 def _failed(bench: Bench, cell: Cell, why: str, order: int) -> Row:
     began = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-    return Row(cell, bench.environment, began, order, status="failed", reason=why)
+    conditions = bench.conditions.of(cell)
+    return Row(cell, bench.environment, began, order, status="failed", reason=why, conditions=conditions)
 
 
 @contextmanager

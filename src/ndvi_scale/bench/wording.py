@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 MISSING: Final = "–"
 
+WITH_HAND_OVER: Final = ("read", "kernel", "write")
+"""Stages whose regions are handed over to workers."""
+
 STAGE_NAMES: Final = {
     "search": "search",
     "plan": "plan",
@@ -217,9 +220,16 @@ def _stage_answer(series: Series) -> Answer | None:
     parts = [point for point in series.points if point.counts and point.cell.stage != "full"]
     if not parts or full is None or not full.median:
         return None
-    longest = max(parts, key=lambda point: point.median or 0)
-    share = (longest.median or 0) / full.median
-    detail = f"{seconds(longest.median or 0)} alone; a full run takes {seconds(full.median)}."
+    handed = next((point.median or 0 for point in parts if point.cell.stage == "submit"), 0.0)
+
+    def own(point: Point) -> float:
+        """Seconds without those of handing over, which is in all that workers do."""
+        return max(0.0, (point.median or 0) - (handed if point.cell.stage in WITH_HAND_OVER else 0))
+
+    longest = max(parts, key=own)
+    share = own(longest) / full.median
+    beside = f" beside handing over ({seconds(handed)})" if longest.cell.stage in WITH_HAND_OVER and handed else ""
+    detail = f"{seconds(own(longest))} alone{beside}; a full run takes {seconds(full.median)}."
     return Answer(f"{percent(share)}", f"of a full run: {STAGE_NAMES[longest.cell.stage]}", detail)
 
 

@@ -47,9 +47,10 @@ WORKER: Final = {
     "NUMBA_NUM_THREADS": "1",
     "GDAL_CACHEMAX": "64",
     "MALLOC_TRIM_THRESHOLD_": "65536",
+    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
 }
-"""What every worker needs in its environment before anything is imported: a region is one thread's work, and
-freed memory goes back to the system."""
+"""What every worker needs in its environment before anything is imported: a region is one thread's work, freed
+memory goes back to the system, and Dask's profiler does not look at all threads a hundred times a second."""
 
 
 def cluster_class(kind: str) -> Any:

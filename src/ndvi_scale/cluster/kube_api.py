@@ -18,6 +18,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from ndvi_scale.cluster.forward import Forward
 from ndvi_scale.errors import ClusterError, ConfigError
 from ndvi_scale.outside import printable
 
@@ -159,19 +160,11 @@ class KubeApi:
     @contextmanager
     def forwarded(self, pod: Mapping[str, Any], port: int) -> Iterator[int]:
         """A port of this machine's loopback that is a pod's, while the block lasts."""
-        from kr8s.asyncio.objects import Pod
-        from kr8s.asyncio.portforward import PortForward
-
-        async def start() -> PortForward:
-            forward = PortForward(Pod(dict(pod), api=self._api), port, local_port="auto")
-            await forward.start()
-            return forward
-
-        forward = self._loop.run(start())
+        forward = Forward(self._api, pod, port)
         try:
-            yield forward.local_port
+            yield self._loop.run(forward.start())
         finally:
-            self._loop.run(forward.stop())
+            self._loop.run(forward.stop(DRAIN))
 
     def _unless_absent(
         self, method: str, kind: Kind, name: str, body: Mapping[str, Any] | None = None

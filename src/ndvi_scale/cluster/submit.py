@@ -34,8 +34,11 @@ logger = logging.getLogger(__name__)
 LOST_WORKERS: Final = 3
 """Workers that may die over one region before it is set aside: one that kills each takes no more of them along."""
 
-SETTINGS: Final = {"distributed.scheduler.allowed-failures": LOST_WORKERS - 1}
-"""What a scheduler of ours is told of that."""
+SETTINGS: Final = {
+    "distributed.scheduler.allowed-failures": LOST_WORKERS - 1,
+    "distributed.worker.profile.enabled": False,  # it looks at all threads a hundred times a second
+}
+"""Dask's settings, for a scheduler of ours and workers of this machine."""
 
 TRIES: Final = 3
 """Workers that a region is tried on when an asset cannot be read and another try may help: a node's own network may
