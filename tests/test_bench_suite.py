@@ -206,7 +206,7 @@ def test_a_cluster_that_is_not_there_is_told_before_anything_is_measured(tmp_pat
     [
         ({"stores": {"odd": Place("memory://a")}}, "in this process alone"),
         ({"stores": {"odd": Place("ftp://a/b")}}, "unknown store scheme 'ftp'"),
-        ({"host": "192.0.2.77"}, r"host 192\.0\.2\.77 is no address of this machine"),
+        ({"host": "192.0.2.77"}, r"host '192\.0\.2\.77' of the origin: .*address of this machine"),
         ({"studies": (replace(NODES, clusters=("threads",)),)}, "'threads' is threads of this process"),
     ],
 )

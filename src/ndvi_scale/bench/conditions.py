@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import socket
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
+from ndvi_scale.bench.origin import free_port
 from ndvi_scale.cluster.spec import LocalSpec
 from ndvi_scale.errors import ConfigError
 from ndvi_scale.store import open_store
@@ -49,14 +49,4 @@ class Conditions:
             if place.url.startswith("memory:"):
                 raise ConfigError(f"store {name!r}: {place.url} is in this process alone, and workers are others")
             open_store(f"{place.url.rstrip('/')}/bench.zarr", dict(place.options))
-        _require_own(self.table.host)
-
-
-def _require_own(host: str) -> None:
-    with socket.socket() as tried:
-        try:
-            tried.bind((host, 0))
-        except OSError as error:
-            raise ConfigError(
-                f"host {host} is no address of this machine ({error.strerror}): give one that workers reach"
-            ) from None
+        free_port(self.table.host)

@@ -148,7 +148,7 @@ def serve(root: Path, folder: Path, pace: Pace | None = None) -> Iterator[Origin
     _end_left_over(folder)
     (folder / "access.log").write_bytes(b"")
     pace = pace or Pace()
-    port = _free_port(pace.host)
+    port = free_port(pace.host)
     modules = _nginx_modules()
     server = _nginx(root, folder, port, modules, pace) if modules else _own(root, folder, port, pace)
     with server:
@@ -157,7 +157,8 @@ def serve(root: Path, folder: Path, pace: Pace | None = None) -> Iterator[Origin
         yield Origin("nginx" if modules else "asyncio", url, folder / "access.log")
 
 
-def _free_port(host: str) -> int:
+def free_port(host: str) -> int:
+    """One that nobody listens at. Raises ConfigError where the address is none of this machine."""
     with socket.socket() as held:
         try:
             held.bind((host, 0))
