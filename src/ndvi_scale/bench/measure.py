@@ -8,7 +8,6 @@ import json
 import time
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ndvi_scale import ledger
@@ -26,6 +25,7 @@ from ndvi_scale.store import open_store
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from concurrent.futures import Future
+    from pathlib import Path
 
     import pystac
 
@@ -175,7 +175,7 @@ def _timed(bench: Bench, cell: Cell, submit: DaskSubmit) -> dict[str, Any]:
         began = time.perf_counter()
         done = _work(cell, plan, store, clock)
         found = gauges.read()
-        written = _bytes_of(store)
+        _, written = store.data_size()
         digest = digest_of(done.checksums)
     slots = max(1, len(workers_of(submit.client)) * cell.threads)
     return found | {
@@ -275,10 +275,3 @@ def digest_of(checksums: Mapping[str, Mapping[str, str]]) -> str:
 def _evenly(values: list[float], most: int) -> Iterator[float]:
     step = max(1, len(values) / most)
     return (values[int(number * step)] for number in range(min(len(values), most)))
-
-
-def _bytes_of(store: Store) -> int | None:
-    path = Path(store.url)
-    if not path.is_dir():
-        return None
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

@@ -127,6 +127,7 @@ class Row:
     bytes_read: int = 0
     requests: int = 0
     bytes_written: int | None = None
+    """Of the output on its store, without the state of the run."""
     peak_memory: int | None = None
     """Of the worker that took most, as the kernel says (VmHWM)."""
     memory_limit: int | None = None
