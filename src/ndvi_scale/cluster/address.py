@@ -139,10 +139,7 @@ def _dasks_own_certificate(address: str) -> Security:
     from distributed import Security
 
     own = Security(require_encryption=True)
-    files = {
-        f"distributed.comm.tls.{name}": getattr(own, f"tls_{name}".replace(".", "_").replace("-", "_"))
-        for name in DASKS_OWN
-    }
+    files = {f"distributed.comm.tls.{name}": getattr(own, attribute) for name, attribute in DASKS_OWN.items()}
     if not all(files.values()):
         raise ConfigError(
             f"scheduler {address} needs a certificate: give certificate = a folder with "
@@ -193,18 +190,19 @@ def _greet(address: str, keys: Security | None, wait: float) -> None:
 
 def _client(address: str, keys: Security | None, wait: float) -> Client:
     """A client of a scheduler that is there or comes; says what is waited for. Raises ClusterError."""
-    began, patience, limit, refused = time.monotonic(), wait, AT_ONCE, False
-    said = False
+    here = is_loopback(urlsplit(address).hostname or "")
+    began, patience, limit = time.monotonic(), wait, AT_ONCE
+    refused, said = False, False
     while (left := began + patience - time.monotonic()) > 0:
         refused = _refuses(address, min(AT_ONCE, left))
+        patience = min(wait, REFUSED) if refused and here else wait
         if refused:
-            patience = min(wait, REFUSED) if is_loopback(urlsplit(address).hostname or "") else wait
             time.sleep(min(0.2, left))
         else:
             try:
                 return connect(address, min(limit, left), keys)
             except UNREACHED:
-                patience, limit = wait, CONNECT
+                limit = CONNECT
         left = began + patience - time.monotonic()
         if not said and time.monotonic() - began >= min(AT_ONCE, patience) and left > 0:
             said = True

@@ -79,6 +79,13 @@ def note_of(spec: ClusterSpec, count: int, wanted: int, began: float) -> str:
     return f"{count} of {wanted} workers came in {time.monotonic() - began:.0f} s"
 
 
+def note_with_reasons(note: str, why: Callable[[], str]) -> str:
+    """The same of workers that did not all come, and why not, which is told at once."""
+    note = f"{note}; the others join when they come: {why()}"
+    LOG.warning(note)
+    return note
+
+
 def each_once(what: str, told: Iterable[tuple[str, str]]) -> Iterator[str]:
     """Of pairs (name, what is said of it) each saying once: ``pod a and 2 more: pending``."""
     groups: dict[str, list[str]] = {}

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from ndvi_scale.cluster.address import CONNECT
+from ndvi_scale.cluster.address import CONNECT, UNREACHED
 from ndvi_scale.cluster.arrival import Waiting, note_of, wait_for_workers
 from ndvi_scale.cluster.gateway_server import OVER, WORKERS, open_server
 from ndvi_scale.cluster.signals import ended_by_signals
@@ -77,7 +77,7 @@ def _connected(server: GatewayServer, report: Any) -> Iterator[Client]:
 
     try:
         client = Client(report.scheduler_address, security=report.security, timeout=CONNECT, set_as_default=False)
-    except (OSError, TimeoutError, ValueError, RuntimeError) as error:
+    except UNREACHED as error:
         place = server.gateway.proxy_address
         raise ClusterError(
             f"cluster {report.name} runs, but its scheduler is not reached through {place} "

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ndvi_scale.cluster.arrival import each_once, note_of, wait_for_workers
+from ndvi_scale.cluster.arrival import each_once, note_of, note_with_reasons, wait_for_workers
 from ndvi_scale.cluster.jobqueue import log_folder
 from ndvi_scale.cluster.queue import how_to_ask, standings
 from ndvi_scale.errors import ClusterError
@@ -54,11 +54,7 @@ class Keeper:
         began = time.monotonic()
         count = wait_for_workers(client, wanted, began + self.spec.wait, self.look, self._reasons)
         note = note_of(self.spec, count, wanted, began)
-        if count >= wanted:
-            return note
-        note = f"{note}; the others join when they come: {self._reasons()}"
-        LOG.warning(note)
-        return note
+        return note if count >= wanted else note_with_reasons(note, self._reasons)
 
     def look(self, alive: Iterable[str]) -> None:
         """See to it that jobs which ended come back. Raises ClusterError where nothing is left to wait for."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from ndvi_scale.cluster.arrival import Waiting, note_of, wait_for_workers
+from ndvi_scale.cluster.arrival import Waiting, note_of, note_with_reasons, wait_for_workers
 from ndvi_scale.cluster.keeper import SHOWN
 from ndvi_scale.cluster.kube_api import CLUSTERS, DEPLOYMENTS, PODS
 from ndvi_scale.cluster.pods import refusals, state_of, told
@@ -79,10 +79,7 @@ class PodWatch:
         look = partial(self._look, every=ASK_OFTEN)
         count = wait_for_workers(client, wanted, self._began + self.spec.wait, look, self._workers_reasons)
         note = note_of(self.spec, count, wanted, self._began)
-        if count < wanted:
-            note = f"{note}; the others join when they come: {self._workers_reasons()}"
-            LOG.warning(note)
-        return note
+        return note if count >= wanted else note_with_reasons(note, self._workers_reasons)
 
     def _workers_reasons(self) -> str:
         return self._reasons(self._pods("worker"), "worker")
