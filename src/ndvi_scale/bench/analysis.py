@@ -6,6 +6,7 @@ points, rows alike but for the repeat. What is not said has its reason beside it
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import defaultdict
 from dataclasses import dataclass, replace
@@ -32,7 +33,7 @@ from ndvi_scale.scaling import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from ndvi_scale.bench.rows import Cell, Measured, Row
     from ndvi_scale.bench.sieve import Sifted
@@ -167,15 +168,18 @@ def _share(part: float | None, whole: float | None) -> float | None:
 def _by_workers(points: Sequence[Point], kind: str) -> Series:
     """A series whose workers are varied."""
     counted = {point.cell.workers: point.walls for point in points if point.counts}
-    found = Series(tuple(points), gains=_gains(points, counted, kind), flags=_flags(points, counted, kind))
+    gains = _gains(points, counted, kind)
+    found = Series(tuple(points), gains=gains)
     if len(counted) < 2:  # noqa: PLR2004 - one is not a comparison
         return replace(found, reasons=(_one_size(counted),))
+    doubts = (*_few_repeats(counted.values()), *_uneven(points, kind))
+    without = _without_serial(gains, counted)
     if kind == "weak":
-        return replace(found, reasons=tuple(_without_serial(found.gains, counted)))
+        return replace(found, flags=(*_weak_flags(gains, counted), *doubts), reasons=tuple(without))
+    advice = advise(counted)
     law, refusals = _law(counted)
-    return replace(
-        found, advice=advise(counted), law=law, reasons=(*refusals, *_without_serial(found.gains, counted))
-    )
+    flags = (*advice.flags, *doubts)
+    return replace(found, advice=advice, law=law, flags=flags, reasons=(*refusals, *without))
 
 
 def _one_size(counted: Mapping[int, Sequence[float]]) -> str:
@@ -242,28 +246,16 @@ def _law(counted: Mapping[int, Sequence[float]]) -> tuple[Law | None, list[str]]
         return law, [f"no interval of the law: {error}"]
 
 
-def _flags(points: Sequence[Point], counted: Mapping[int, Sequence[float]], kind: str) -> tuple[str, ...]:
-    if len(counted) < 2:  # noqa: PLR2004 - as above
-        return ()
-    if kind == "strong":
-        found = list(advise(counted).flags)
-    else:
-        found = [
-            f"efficiency {share:.2f} at {_workers(workers)}: the baseline is suspect"
-            for workers, share in weak_efficiency(_medians(counted)).items()
-            if share > SUSPECT
-        ] + _no_growth(counted)
-    return (*found, *_few_repeats(counted.values()), *_uneven(points, kind))
-
-
-def _no_growth(counted: Mapping[int, Sequence[float]]) -> list[str]:
-    """Numbers of workers that do not demonstrably do more in the same time than the smallest one."""
-    found = {workers: _weak_gain(counted, workers).interval for workers in sorted(counted)[1:]}
-    return [
-        f"no demonstrated gain of {_workers(workers)} over {min(counted)} ({interval[0]:.2f} to {interval[1]:.2f})"
-        for workers, interval in found.items()
-        if interval and interval[0] <= 1
-    ]
+def _weak_flags(gains: Mapping[int, Gain], counted: Iterable[int]) -> Iterator[str]:
+    """Where growing work is done faster than workers explain, or not demonstrably any faster."""
+    base, *larger = sorted(counted)
+    for workers in larger:
+        if gains[workers].efficiency > SUSPECT:
+            yield f"efficiency {gains[workers].efficiency:.2f} at {_workers(workers)}: the baseline is suspect"
+    for workers in larger:
+        low, high = gains[workers].interval or (math.inf, math.inf)
+        if low <= 1:
+            yield f"no demonstrated gain of {_workers(workers)} over {base} ({low:.2f} to {high:.2f})"
 
 
 def _few_repeats(walls: Iterable[Sequence[float]]) -> list[str]:

@@ -120,7 +120,7 @@ def _runtime(figure: Figure, study: Study) -> None:
         points = [point for point in series.points if point.walls]
         if not points:
             continue
-        colour = _SERIES[place % len(_SERIES)]
+        colour = _colour(place)
         _ideal(axes, points, series.baseline)
         for point in points:
             axes.plot([point.cell.workers] * len(point.walls), point.walls, ".", color=colour, alpha=0.45, ms=4)
@@ -160,7 +160,7 @@ def _efficiency(figure: Figure, study: Study) -> None:
     for place, series in enumerate(study.series):
         if not series.gains:
             continue
-        colour, sizes = _SERIES[place % len(_SERIES)], sorted(series.gains)
+        colour, sizes = _colour(place), sorted(series.gains)
         shares = [series.gains[workers].efficiency for workers in sizes]
         axes.plot(sizes, shares, "-", color=colour, marker=_marker(place), label=_label(study, series))
         for workers in sizes:
@@ -188,7 +188,7 @@ def _law(figure: Figure, study: Study, series: Series) -> None:
     if law is None:
         return
     axes = figure.subplots()
-    colour = _SERIES[study.series.index(series) % len(_SERIES)]
+    colour = _colour(study.series.index(series))
     top = law.largest * 1.5
     sizes = np.linspace(law.base, top, 80)
     axes.plot(sizes, sizes / law.base, "--", color=_MUTED, linewidth=1.1, label="ideal")
@@ -236,7 +236,7 @@ def _bar_panels(figure: Figure, study: Study, shown: Sequence[Series], label: Ca
     for place, (axes, series) in enumerate(zip(panels[:, 0], shown, strict=True)):
         points = [point for point in series.points if point.walls]
         for line, point in enumerate(points):
-            _bar(axes, line, point, _SERIES[place % len(_SERIES)])
+            _bar(axes, line, point, _colour(place))
         axes.set_yticks(range(len(points)), [label(point) for point in points])
         axes.tick_params(axis="y", length=0, labelcolor=_INK)
         axes.invert_yaxis()
@@ -270,7 +270,7 @@ def _granularity(figure: Figure, study: Study) -> None:
     axes = figure.subplots()
     for place, series in enumerate(study.series):
         points = [point for point in series.points if point.walls]
-        colour = _SERIES[place % len(_SERIES)]
+        colour = _colour(place)
         sides = [point.cell.chunk for point in points]
         medians = [point.median or 0 for point in points]
         axes.plot(sides, medians, "-", color=colour, marker=_marker(place), label=_label(study, series))
@@ -286,6 +286,10 @@ def _granularity(figure: Figure, study: Study) -> None:
 def _label(study: Study, series: Series) -> str:
     name = fill(series_name(study, series), NAME) or "measured"
     return f" {name}" if name.startswith("_") else name  # matplotlib hides such names
+
+
+def _colour(place: int) -> str:
+    return _SERIES[place % len(_SERIES)]
 
 
 def _marker(place: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from ndvi_scale.bench.analysis import analyse
+from ndvi_scale.bench.analysis import OVERSUBSCRIBED, analyse
 from ndvi_scale.bench.calibrate import LEAST_SIZES, calibrate, held_out, median_error, series_of, site_of
 from ndvi_scale.bench.page import Extra, Foretold, to_html, to_markdown
 from ndvi_scale.bench.rows import read_rows, to_csv
@@ -68,7 +68,7 @@ def write_reports(results: Path, method: Sequence[str] = (), here: str = "") -> 
 def _left_out(findings: Findings) -> Iterator[str]:
     """Reason by reason, of which studies."""
     for why, rows in omitted_by_reason(findings).items():
-        studies = dict.fromkeys(one.row.cell.study for one in findings.omitted if one.reason == why)
+        studies = dict.fromkeys(row.cell.study for row in rows)
         yield f"Left out: {rows_of(len(rows))} of {', '.join(studies)}: {why}"
 
 
@@ -80,7 +80,8 @@ def _answers(findings: Findings) -> Iterator[str]:
             found = answer(study, series, currency)
             name = series_name(study, series)
             where = f"{study.name}{f' ({name})' if name else ''}"
-            doubts = "".join(f" But: {flag}." for flag in (*series.flags, *series.labels[series.cell.emulated :]))
+            crowded = [label for label in series.labels if label.startswith(OVERSUBSCRIBED)]
+            doubts = "".join(f" But: {flag}." for flag in (*series.flags, *crowded))
             if found is None:
                 yield f"{where}: no answer. {' '.join(f'{reason}.' for reason in series.reasons)}{doubts}"
             else:

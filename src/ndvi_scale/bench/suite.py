@@ -8,7 +8,7 @@ import shutil
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from ndvi_scale.bench import rows as kept
 from ndvi_scale.bench.conditions import Conditions
@@ -21,17 +21,16 @@ from ndvi_scale.bench.workload import Sources
 from ndvi_scale.cluster.opening import open_cluster
 from ndvi_scale.cluster.profiles import find_spec, read_profiles
 from ndvi_scale.cluster.rendering import render
-from ndvi_scale.cluster.submit import DaskSubmit
 from ndvi_scale.errors import ConfigError, NdviScaleError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from ndvi_scale.batch import Submit
     from ndvi_scale.bench.factors import Table
     from ndvi_scale.bench.rows import Cell
     from ndvi_scale.cluster.spec import ClusterSpec
+    from ndvi_scale.cluster.submit import DaskSubmit
 
 RESULTS: Final = "results.jsonl"
 
@@ -118,7 +117,8 @@ def _measured_group(bench: Bench, group: list[Cell], spec: ClusterSpec, number: 
     try:
         began = time.perf_counter()
         with open_cluster(sized) as submit:
-            opened = _opened(submit, first, time.perf_counter() - began)
+            # Conditions let no threads of this process pass, so it is workers of Dask that came.
+            opened = Opened.of(cast("DaskSubmit", submit), time.perf_counter() - began)
             for cell in group:
                 row = measured(bench, cell, opened, number + rows)
                 rows += 1
@@ -126,14 +126,6 @@ def _measured_group(bench: Bench, group: list[Cell], spec: ClusterSpec, number: 
     except NdviScaleError as error:  # what is wrong with one cluster keeps no other from being measured
         for place, cell in enumerate(group[rows:], number + rows):
             yield _failed(bench, cell, str(error), place)
-
-
-def _opened(submit: Submit, cell: Cell, startup: float) -> Opened:
-    if not isinstance(submit, DaskSubmit):
-        raise ConfigError(
-            f"cluster {cell.cluster!r} is threads of this process: sizes are compared of processes, such as local"
-        )
-    return Opened.of(submit, startup)
 
 
 def _failed(bench: Bench, cell: Cell, why: str, order: int) -> Row:

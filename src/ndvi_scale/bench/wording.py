@@ -303,13 +303,20 @@ def describe(cell: Cell) -> str:
     return ", ".join(parts)
 
 
-def omitted_by_reason(findings: Findings) -> dict[str, list[str]]:
-    """Reason → rows that are left out for it, by their names."""
-    found: dict[str, list[str]] = {}
+def omitted_by_reason(findings: Findings) -> dict[str, list[Row]]:
+    """Reason → rows that are left out for it."""
+    found: dict[str, list[Row]] = {}
     for one in findings.omitted:
-        time = f" ({seconds(one.row.wall)})" if one.row.wall else ""
-        found.setdefault(one.reason, []).append(describe(one.row.cell) + time)
+        found.setdefault(one.reason, []).append(one.row)
     return found
+
+
+def omitted_names(findings: Findings) -> dict[str, list[str]]:
+    """Reason → rows that are left out for it, by their names and times."""
+    return {
+        reason: [describe(row.cell) + (f" ({seconds(row.wall)})" if row.wall else "") for row in rows]
+        for reason, rows in omitted_by_reason(findings).items()
+    }
 
 
 def headline(findings: Findings) -> str:
