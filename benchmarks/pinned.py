@@ -15,8 +15,7 @@ import shutil
 import statistics
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ import psutil
 
 from ndvi_scale import RunConfig, build_plan, ledger, open_cluster, open_store, run_batch
 from ndvi_scale.bench.archive import equal_blocks, make_archive
+from ndvi_scale.bench.measure import first_regions
 from ndvi_scale.bench.workload import days_of, items_of
 from ndvi_scale.cluster.spec import LocalSpec
 from ndvi_scale.cluster.submit import DaskSubmit
@@ -64,11 +64,6 @@ def busy(dask_worker: Any = None) -> float:
         os.sched_setaffinity(int(thread.name), {core})
     times = psutil.Process().cpu_times()
     return times.user + times.system
-
-
-def first_regions(plan: Plan, count: int) -> Plan:
-    """The plan of its first regions alone."""
-    return replace(plan, index=dict(islice(plan.index.items(), count)))
 
 
 def measured(plan: Plan, workers: int, out: Path) -> Row:

@@ -164,7 +164,7 @@ def _timed(bench: Bench, cell: Cell, submit: DaskSubmit) -> dict[str, Any]:
     if cell.stage in {"search", "plan"}:
         return _without_workers(bench, cell, items)
     began = time.perf_counter()
-    warm = _first_regions(plan_of(cell, bench.sources.items(cell, f"{tag}-warm")), 2 * cell.workers * cell.threads)
+    warm = first_regions(plan_of(cell, bench.sources.items(cell, f"{tag}-warm")), 2 * cell.workers * cell.threads)
     with _fresh(bench, cell, f"{tag}-warm") as store:
         _work(cell, warm, store, submit)
     warmup = time.perf_counter() - began
@@ -259,7 +259,8 @@ class _fresh:  # noqa: N801 - reads as what it gives
         self._store.delete()
 
 
-def _first_regions(plan: Plan, count: int) -> Plan:
+def first_regions(plan: Plan, count: int) -> Plan:
+    """The plan of its first regions alone."""
     return replace(plan, index=dict(islice(plan.index.items(), count)))
 
 
